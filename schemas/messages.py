@@ -1,0 +1,158 @@
+"""The messages of the pipeline, as handlers see them: one dataclass per Avro record of `avro/`, field by field.
+
+Ids from outside are 16 bytes (`domain.identifiers`), times are milliseconds since 1970, amounts are FSPIOP strings,
+conditions and fulfilments base64url text as on the wire. Every message says its type, action and status, one of the
+combinations of `domain.combinations`. A test compares each class with its newest schema.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class BulkPrepare:
+    """adapter → bulk-prepare: a POST /bulkTransfers lies in the object store. `weight` is its count of items."""
+
+    type: str
+    action: str
+    status: str
+    bulk_transfer_id: bytes
+    request_id: bytes
+    source: str
+    received_at_ms: int
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class TransferPrepare:
+    """bulk-prepare → prepare: one item of a bulk, with what prepare checks. `hash` is SHA-256 over the item's body."""
+
+    type: str
+    action: str
+    status: str
+    bulk_transfer_id: bytes
+    transfer_key: int
+    transfer_id: bytes
+    payer_fsp: str
+    payee_fsp: str
+    currency: str
+    amount: str
+    condition: str
+    expiration_ms: int
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TransferPosition:
+    """prepare, fulfil, timeout → position: one transfer whose state calls for a move of money."""
+
+    type: str
+    action: str
+    status: str
+    bulk_transfer_id: bytes
+    transfer_key: int
+    transfer_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BulkProcessing:
+    """prepare, position, timeout → bulk-processing: what became of one item, with the error if it failed."""
+
+    type: str
+    action: str
+    status: str
+    bulk_transfer_id: bytes
+    transfer_key: int
+    transfer_id: bytes
+    error_code: str | None
+    error_description: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BulkFulfil:
+    """adapter → bulk-fulfil: a PUT /bulkTransfers/{ID} or its /error lies in the object store."""
+
+    type: str
+    action: str
+    status: str
+    bulk_transfer_id: bytes
+    request_id: bytes
+    source: str
+    received_at_ms: int
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class TransferFulfil:
+    """bulk-fulfil → fulfil: the payee's answer for one item; a refusal carries the error."""
+
+    type: str
+    action: str
+    status: str
+    bulk_transfer_id: bytes
+    transfer_key: int
+    transfer_id: bytes
+    fulfilment: str | None
+    error_code: str | None
+    error_description: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BulkGet:
+    """adapter → bulk-get: a GET /bulkTransfers/{ID}."""
+
+    type: str
+    action: str
+    status: str
+    bulk_transfer_id: bytes
+    request_id: bytes
+    source: str
+    received_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """every handler → notification: `to` is to be told what lies in the object store under `content`.
+
+    `callback` is POST, PUT or PUT_ERROR. `request_id` is set where this answers one request, and unset for the forward
+    and the final callback, of which there is one per bulk and FSP. `not_after_ms` bounds a POST to the payee.
+    """
+
+    type: str
+    action: str
+    status: str
+    bulk_transfer_id: bytes
+    to: str
+    callback: str
+    content: str
+    request_id: bytes | None
+    not_after_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """any handler → operators: one message that could not be worked on, whole, with where it stood and why.
+
+    `value` is a record's value of its own (a frame of this one message, or the bytes that could not be decoded).
+    """
+
+    handler: str
+    topic: str
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes
+    reason: str
+    at_ms: int
+
+
+Message = (
+    BulkPrepare
+    | TransferPrepare
+    | TransferPosition
+    | BulkProcessing
+    | BulkFulfil
+    | TransferFulfil
+    | BulkGet
+    | Notification
+    | DeadLetter
+)
