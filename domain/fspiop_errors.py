@@ -24,6 +24,7 @@ class ErrorCode(Enum):
     CLIENT_ERROR = ("3000", "Generic client error", 400)
     UNACCEPTABLE_VERSION = ("3001", "Unacceptable version requested", 406)
     UNKNOWN_URI = ("3002", "Unknown URI", 404)
+    ADD_PARTY_INFO_ERROR = ("3003", "Add Party information error", 400)
     VALIDATION_ERROR = ("3100", "Generic validation error", 400)
     MALFORMED_SYNTAX = ("3101", "Malformed syntax", 400)
     MISSING_ELEMENT = ("3102", "Missing mandatory element", 400)

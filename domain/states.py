@@ -188,3 +188,15 @@ def is_final(state: BulkState) -> bool:
 
 # An item that still waits for something: for its reservation, or for the payee's answer.
 OPEN_ITEM_STATES = frozenset(state for state in ItemState if ITEM_TRANSITIONS[state])
+
+# Once a bulk was ACCEPTED, an item in one of these was forwarded: what could not be reserved had ended before.
+FORWARDED_ITEM_STATES = frozenset(
+    {
+        ItemState.ACCEPTED,
+        ItemState.COMPLETED,
+        ItemState.REJECTED,
+        ItemState.FULFIL_INVALID,
+        ItemState.FULFIL_DUPLICATE,
+        ItemState.EXPIRED,
+    }
+)

@@ -44,7 +44,7 @@ class Handler(Protocol):
 
     name: str
     topic: str
-    message: type[Message]
+    message: type[Any]
 
     def weight(self, message: Any) -> int:
         """How many items the message will make work for; a batch is filled up to `batch_items` of them."""

@@ -11,7 +11,6 @@ import io
 import json
 import re
 from collections.abc import Sequence
-from functools import cache
 from importlib.resources import files
 from operator import attrgetter
 from typing import Any, Final
@@ -98,7 +97,12 @@ class FrameCodec:
             raise Undecodable(f"not a frame of {self._message.__name__}: {error}") from error
 
 
-@cache
-def codec(message: type[Message]) -> FrameCodec:
+_codecs: dict[Any, FrameCodec] = {}
+
+
+def codec(message: Any) -> FrameCodec:
     """The codec of a message class; made once per process."""
-    return FrameCodec(message)
+    found = _codecs.get(message)
+    if found is None:
+        found = _codecs[message] = FrameCodec(message)
+    return found

@@ -129,6 +129,13 @@ class Notification:
 
 
 @dataclass(frozen=True, slots=True)
+class Tick:
+    """the clock → timeout: look at what is due. The clock is a partition of its own, so a tick has an offset too."""
+
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """any handler → operators: one message that could not be worked on, whole, with where it stood and why.
 
@@ -154,5 +161,6 @@ Message = (
     | TransferFulfil
     | BulkGet
     | Notification
+    | Tick
     | DeadLetter
 )

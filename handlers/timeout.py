@@ -1,0 +1,100 @@
+"""timeout: bulks past their expiration are ended, and what is stuck is pushed forward.
+
+Consumes    ticks of the clock (stream/ticks.py); the progress row of that one partition elects who looks
+Refuses     nothing
+Changes     a due bulk becomes EXPIRING; its open transfers take the step that domain/timeout.py says; the bulk is looked at
+            again after `look_again_ms`, until bulk-processing has ended it
+Emits       #22 to bulk-processing, #23 to position, and for transfers on their way the message their state calls for
+
+Which bulks are due stands in one small table, a row per bulk that has not ended (no watermark that could skip one, D18; no
+join that could hide one, D16). A tick looks at `bulks_max` bulks, so the work of one tick is bounded.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import Connection
+from stream.ticks import TICK_TOPIC
+
+from db.bulks import BulkStateChange, bulks_by_key, insert_bulk_steps, lock_bulks
+from db.results import due_bulks, look_again
+from db.transfers import OpenItemRow, TransferStateChange, insert_transfer_steps, open_items_of
+from domain.combinations import POSITION_COMMIT, TOPIC_TRANSFER_POSITION
+from domain.fspiop_errors import TRANSFER_EXPIRED
+from domain.identifiers import bulk_key_of
+from domain.states import BulkState, TransferState, is_final
+from domain.timeout import DueMessage, OpenItem, becomes_expiring, decide_timeout
+from handlers.handler import Crash, Output
+from handlers.news import item_news, to_position
+from schemas.messages import Tick
+
+
+class TimeoutHandler:
+    """See the module's docstring. `bulks_max` bounds a tick, `look_again_ms` is the pause between looks at one bulk."""
+
+    name = "timeout"
+    topic = TICK_TOPIC
+    message = Tick
+
+    def __init__(self, bulks_max: int = 20, look_again_ms: int = 2_000) -> None:
+        self._bulks_max = bulks_max
+        self._look_again_ms = look_again_ms
+
+    def weight(self, message: Tick) -> int:
+        return 1
+
+    def handle(self, tx: Connection, messages: Sequence[Tick]) -> list[Output]:
+        due = due_bulks(tx, self._bulks_max)
+        if not due:
+            return []
+        lock_bulks(tx, due)
+        bulks = {key: bulk for key, bulk in bulks_by_key(tx, due).items() if not is_final(bulk.state)}
+        expiring = [bulk for bulk in bulks.values() if becomes_expiring(bulk.state)]
+        if expiring:
+            steps = [
+                BulkStateChange(bulk.bulk_key, bulk.state, BulkState.EXPIRING, TRANSFER_EXPIRED.description)
+                for bulk in expiring
+            ]
+            insert_bulk_steps(tx, steps)
+        rows = open_items_of(tx, {key: bulk.item_count for key, bulk in bulks.items()})
+        decision = decide_timeout(_open_item(row) for row in rows)
+        if decision.steps:
+            insert_transfer_steps(
+                tx,
+                [
+                    TransferStateChange(
+                        step.transfer_key,
+                        step.from_state,
+                        step.to_state,
+                        _REASONS[step.to_state],
+                        error=TRANSFER_EXPIRED,
+                    )
+                    for step in decision.steps
+                ],
+            )
+        look_again(tx, due, self._look_again_ms)
+        by_key = {row.transfer_key: row for row in rows}
+        bulk_ids = {key: bulk.bulk_transfer_id for key, bulk in bulks.items()}
+        return [_output(message, by_key[message.transfer_key], bulk_ids) for message in decision.messages]
+
+    def give_up(self, tx: Connection, message: Tick, reason: str) -> list[Output]:
+        raise Crash(f"timeout: a tick failed, and time cannot be skipped: {reason}")
+
+
+_REASONS = {
+    TransferState.EXPIRED_PREPARED: "bulk-timeout-received",
+    TransferState.RESERVED_TIMEOUT: "bulk-timeout-reserved",
+}
+
+
+def _open_item(row: OpenItemRow) -> OpenItem:
+    return OpenItem(row.transfer_key, row.item_state, row.transfer_state, row.reason, row.error)
+
+
+def _output(message: DueMessage, row: OpenItemRow, bulk_ids: Mapping[int, bytes]) -> Output:
+    bulk_transfer_id = bulk_ids[bulk_key_of(row.transfer_key)]
+    combination = message.combination
+    if combination.topic == TOPIC_TRANSFER_POSITION:
+        account = row.payee_account if combination == POSITION_COMMIT else row.payer_account
+        assert account is not None, "a transfer that holds money has both its accounts"
+        return to_position(combination, account, bulk_transfer_id, row.transfer_key, row.transfer_id)
+    return item_news(combination, bulk_transfer_id, row.transfer_key, row.transfer_id, message.error)
