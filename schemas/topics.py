@@ -82,6 +82,4 @@ def _dead_letters_of(topic: Topic) -> Topic:
     )
 
 
-CATALOGUE: dict[str, Topic] = {
-    topic.name: topic for work in _WORK_TOPICS for topic in (work, _dead_letters_of(work))
-}
+CATALOGUE: dict[str, Topic] = {topic.name: topic for work in _WORK_TOPICS for topic in (work, _dead_letters_of(work))}

@@ -1,0 +1,8 @@
+"""The HTTP edge: validates, keeps, publishes, answers. What must hold at once is for the handlers to judge.
+
+fspiop/           /bulkTransfers as FSPs speak it
+admin/            participants, accounts, limits, endpoints and funds, on an app and port of their own
+publishing        many requests' records to the stream with one wait for acknowledgement
+bounded_threads   blocking calls from the event loop
+serving           runs an app on a socket, with limits on what a connection may do
+"""
