@@ -167,8 +167,8 @@ def race(engine: Engine, first: tuple[Handler, list[Any]], second: tuple[Handler
     return lost
 
 
-@pytest.mark.parametrize("_", range(5))
-def test_a_commit_races_a_timeout(pipeline: Pipeline, _: int) -> None:  # D3, D14, BULK-135
+@pytest.mark.parametrize("attempt", range(5))
+def test_a_commit_races_a_timeout(pipeline: Pipeline, attempt: int) -> None:  # D3, D14, BULK-135
     """Whoever is quicker, the transfer leaves RESERVED once, and the loser's second try finds the other's state."""
     items = [item() for _ in range(50)]
     body = bulk(items, now_ms=pipeline.now())
@@ -191,8 +191,8 @@ def test_a_commit_races_a_timeout(pipeline: Pipeline, _: int) -> None:  # D3, D1
     assert after[PAYER, "USD"] == -after[PAYEE, "USD"] == (500 * UNITS if outcomes == {"committed"} else 0)
 
 
-@pytest.mark.parametrize("_", range(5))
-def test_a_reservation_races_a_timeout(pipeline: Pipeline, _: int) -> None:  # D3, BULK-122
+@pytest.mark.parametrize("attempt", range(5))
+def test_a_reservation_races_a_timeout(pipeline: Pipeline, attempt: int) -> None:  # D3, BULK-122
     body = bulk([item() for _ in range(50)], now_ms=pipeline.now())
     pipeline.post(body, source=PAYER)
     pipeline.run("topic-bulk-prepare", TOPIC_TRANSFER_PREPARE)
