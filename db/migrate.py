@@ -50,9 +50,7 @@ def newest_revision() -> str:
 def differences(engine: Engine) -> list[object]:
     """What Alembic's autogenerate would change to make the database equal to `db.tables`; [] when nothing."""
     with engine.connect() as connection:
-        context = MigrationContext.configure(
-            connection, opts={"compare_type": True, "compare_server_default": True}
-        )
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         return list(compare_metadata(context, metadata))
 
 

@@ -5,7 +5,7 @@ Rule for all: lock the participant_position rows of every account that matters, 
 still sees the rows from before the wait.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
 from sqlalchemy import Connection, text
@@ -15,6 +15,11 @@ from domain.money import format_amount, from_numeric
 from domain.position import AccountPosition
 
 _LOCK = text("""
+    SELECT participant_currency_id FROM participant_position
+    WHERE participant_currency_id = ANY(CAST(:accounts AS int[]))
+    ORDER BY participant_currency_id FOR NO KEY UPDATE
+""")
+_LOCK_WITH_COVER = text("""
     SELECT participant_currency_id FROM participant_position
     WHERE participant_currency_id = ANY(CAST(:accounts AS int[]))
        OR participant_currency_id IN (
@@ -41,13 +46,18 @@ _WRITE = text("""
 """)
 
 
-def lock_positions(tx: Connection, accounts: Sequence[int]) -> None:
-    """Lock these POSITION accounts and the SETTLEMENT accounts beside them, in id order."""
-    tx.execute(_LOCK, {"accounts": sorted(accounts)})
+def lock_positions(tx: Connection, accounts: Iterable[int]) -> None:
+    """Wait until nobody else moves money on these accounts; read what they hold in the next statement."""
+    tx.execute(_LOCK, {"accounts": sorted(set(accounts))})
+
+
+def lock_positions_with_cover(tx: Connection, accounts: Iterable[int]) -> None:
+    """Lock these POSITION accounts and the SETTLEMENT accounts beside them, which are their cover."""
+    tx.execute(_LOCK_WITH_COVER, {"accounts": sorted(set(accounts))})
 
 
 def read_positions(tx: Connection, accounts: Sequence[int]) -> dict[int, AccountPosition]:
-    """The positions of POSITION accounts with cover and cap; exact under `lock_positions` only."""
+    """The positions of POSITION accounts with cover and cap; exact under `lock_positions_with_cover` only."""
     value: Decimal
     reserved: Decimal
     cover: Decimal

@@ -57,6 +57,4 @@ def write_reference_data(connection: Connection) -> None:
             set_={"name": currencies.excluded.name, "scale": currencies.excluded.scale},
         )
     )
-    connection.execute(
-        insert(tables.participant).values(name=HUB_NAME, created_by="migrate").on_conflict_do_nothing()
-    )
+    connection.execute(insert(tables.participant).values(name=HUB_NAME, created_by="migrate").on_conflict_do_nothing())

@@ -14,13 +14,12 @@ machine has no cycle, so a state is left once and the database keys each step by
 machine here. Amounts are counts of 1/10,000 (D26).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from domain.fspiop_errors import ErrorCode
 from domain.money import DECIMALS_MAX, INTEGER_DIGITS_MAX, format_amount
-from domain.states import START
+from domain.states import FUNDS_TRANSITIONS, START, FundsState
 
 
 class FundsAction(StrEnum):
@@ -31,21 +30,6 @@ class FundsAction(StrEnum):
     OUT_COMMIT = "recordFundsOutCommit"
     OUT_ABORT = "recordFundsOutAbort"
 
-
-class FundsState(StrEnum):
-    """transferState of funds in and out, as GET /transfers/{ID} shows it."""
-
-    RESERVED = "RESERVED"
-    COMMITTED = "COMMITTED"
-    ABORTED = "ABORTED"
-
-
-FUNDS_TRANSITIONS: Mapping[str, frozenset[FundsState]] = {
-    START: frozenset({FundsState.RESERVED, FundsState.COMMITTED}),
-    FundsState.RESERVED: frozenset({FundsState.COMMITTED, FundsState.ABORTED}),
-    FundsState.COMMITTED: frozenset(),
-    FundsState.ABORTED: frozenset(),
-}
 
 # The first value that no longer fits into 18 integer digits and 4 decimals.
 VALUE_END = 10 ** (INTEGER_DIGITS_MAX + DECIMALS_MAX)

@@ -1,6 +1,6 @@
 """Everything that says which state may become which stands in this file, and nothing else does.
 
-Three machines, none with a cycle, so a state is left at most once: the database keys every step by (entity, from_state)
+Four machines, none with a cycle, so a state is left at most once: the database keys every step by (entity, from_state)
 and thereby refuses a second step out of the same state, whoever wants it. Terminal states are present and empty. One
 function, `require_step`, raises. The diagrams in docs/states.md are written from these tables and a test keeps them equal.
 
@@ -9,6 +9,7 @@ Sources: seed 002 §4.1, BULK-34…47, architecture §6; the API mapping is what
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 
 class BulkState(StrEnum):
@@ -57,10 +58,18 @@ class TransferState(StrEnum):
     EXPIRED_RESERVED = "EXPIRED_RESERVED"
 
 
+class FundsState(StrEnum):
+    """The state of funds in and out at the hub's bank, as GET /transfers/{ID} shows it (reference §11.6)."""
+
+    RESERVED = "RESERVED"
+    COMMITTED = "COMMITTED"
+    ABORTED = "ABORTED"
+
+
 # The from_state of the first step of every entity: before it there was nothing.
 START = "-"
 
-AnyState = BulkState | ItemState | TransferState
+AnyState = BulkState | ItemState | TransferState | FundsState
 
 BULK_TRANSITIONS: Mapping[str, frozenset[BulkState]] = {
     START: frozenset({BulkState.RECEIVED}),
@@ -132,6 +141,13 @@ TRANSFER_TRANSITIONS: Mapping[str, frozenset[TransferState]] = {
     TransferState.EXPIRED_RESERVED: frozenset(),
 }
 
+FUNDS_TRANSITIONS: Mapping[str, frozenset[FundsState]] = {
+    START: frozenset({FundsState.RESERVED, FundsState.COMMITTED}),
+    FundsState.RESERVED: frozenset({FundsState.COMMITTED, FundsState.ABORTED}),
+    FundsState.COMMITTED: frozenset(),
+    FundsState.ABORTED: frozenset(),
+}
+
 # BULK-34…45: the enumeration that FSPIOP knows; the states on the left never leave the switch (BULK-46).
 BULK_API_STATES: Mapping[BulkState, str] = {
     BulkState.RECEIVED: "RECEIVED",
@@ -168,9 +184,7 @@ class IllegalTransition(Exception):
 
 def require_step(from_state: str, to_state: AnyState) -> None:
     """Raise IllegalTransition unless the machine of `to_state` lets `from_state` become it."""
-    table: (
-        Mapping[str, frozenset[BulkState]] | Mapping[str, frozenset[ItemState]] | Mapping[str, frozenset[TransferState]]
-    )
+    table: Mapping[str, frozenset[Any]]
     match to_state:
         case BulkState():
             table = BULK_TRANSITIONS
@@ -178,6 +192,8 @@ def require_step(from_state: str, to_state: AnyState) -> None:
             table = ITEM_TRANSITIONS
         case TransferState():
             table = TRANSFER_TRANSITIONS
+        case FundsState():
+            table = FUNDS_TRANSITIONS
     if to_state not in table.get(from_state, frozenset()):
         raise IllegalTransition(f"{type(to_state).__name__}: {from_state} may not become {to_state}")
 

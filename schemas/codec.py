@@ -61,7 +61,9 @@ class FrameCodec:
         versions = schema_versions(message)
         self._message = message
         self._names = tuple(message.__dataclass_fields__)
-        self._values = attrgetter(*self._names)
+        values = attrgetter(*self._names)
+        # attrgetter of a single name gives the value, not a tuple of it.
+        self._values = values if len(self._names) > 1 else lambda message: (values(message),)
         self._newest = fastavro.parse_schema(frame_schema(versions[-1]))
         self._prefix = MARKER + frame_fingerprint(versions[-1])
         # The newest version needs no resolution between writer's and reader's schema, which is what makes it fast.

@@ -53,12 +53,12 @@ class Bulk:
             for key, error in self.errors.items()
             if error == TRANSFER_EXPIRED and self.items[key] is not ItemState.ACCEPTED
         )
-        step = decide_bulk(BulkTally(1, self.state, Counter(self.items.values()), expired, self.outcome))
-        if step is not None:
-            self.state = step.to_state
-            self.forwards += step.to_state is BulkState.ACCEPTED
-            if is_final(step.to_state):
-                self.ends.append(step.to_state)
+        decided = decide_bulk(BulkTally(1, self.state, Counter(self.items.values()), expired, self.outcome))
+        if decided is not None:
+            self.state = decided.to_state
+            self.forwards += decided.to_state is BulkState.ACCEPTED
+            if is_final(decided.to_state):
+                self.ends.append(decided.to_state)
 
 
 @st.composite

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
@@ -148,7 +149,7 @@ def test_one_bad_message_becomes_a_dead_letter_and_the_rest_goes_on(engine: Engi
         assert tx.execute(text("SELECT count(*) FROM applied WHERE instance = 'gave up'")).scalar_one() == 2
 
 
-def _decode(letter: DeadLetter) -> list[object]:
+def _decode(letter: DeadLetter) -> list[Any]:
     return codec(CountingHandler.message).decode(letter.value)
 
 
