@@ -47,7 +47,7 @@ def statements_of(engine: Engine, work: Callable[[], object]) -> int:
 
 def life(pipeline: Pipeline, items: int, bulks: int) -> dict[str, int]:
     """The statements of each handler for one batch that holds everything, phase by phase."""
-    provision(pipeline.engine, cap=items * bulks * 10)
+    provision(pipeline.engine)
     bodies = [
         bulk([item("1"), *[item("10") for _ in range(items - 1)]], now_ms=pipeline.now(), expires_in_ms=3_600_000)
         for _ in range(bulks)
