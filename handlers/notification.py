@@ -1,0 +1,108 @@
+"""notification: who is to be told what becomes a delivery row, and a deliverer makes the HTTP request.
+
+Consumes topic-notification-event (combinations 2, 3, 20, 21 and ours). In this order a message may be refused:
+
+    1. type, action and status are no combination of this topic       → dead letter (BULK-82)
+    2. its callback does not fit its combination (a POST that is no forward, …) → the process stops
+    3. `to` is no participant                                          → nothing is written: there is nobody to tell
+
+Writes one row per callback: FORWARD (the POST to the payee) and FINAL (what the bulk ended with) once per bulk and FSP,
+ANSWER once per request. A message that is read again finds its row and changes nothing, so an FSP has one row to be told
+one outcome with (D8, D9, D19). Headers are fixed in the row, the body lies in the object store under its own hash: every
+attempt sends the same bytes. Rows of one FSP and bulk are written in the order of the messages, and sent in it.
+
+Emits nothing. A known message that cannot be written down stops the process: what it says may be the outcome of money,
+and a dead letter would be silence. When the process dies, the batch is read again.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from db.deliveries import NewDelivery, insert_deliveries, load_receivers
+from db.reference_data import HUB_NAME
+from domain.combinations import BULK_FORWARD, TOPIC_NOTIFICATION, UnknownCombination, require_known
+from domain.delivery import Callback, ContradictoryNotification, delivery_kind
+from domain.identifiers import id_text
+from handlers.handler import BadMessage, Crash, Output
+from schemas.callbacks import callback_headers
+from schemas.messages import Message, Notification
+
+log = logging.getLogger(__name__)
+
+
+class NotificationHandler:
+    """Implements handlers.handler.Handler. `unknown_receivers` counts what was for nobody."""
+
+    name = "notification"
+    topic = TOPIC_NOTIFICATION
+    message: type[Message] = Notification
+
+    def __init__(self, hub_name: str = HUB_NAME) -> None:
+        self._hub_name = hub_name
+        self.unknown_receivers = 0
+
+    def weight(self, message: Notification) -> int:
+        return 1
+
+    def handle(self, tx: Connection, messages: Sequence[Notification]) -> list[Output]:
+        """Two statements, whatever the number of messages."""
+        try:
+            for message in messages:
+                require_known(self.topic, message.type, message.action, message.status)
+        except UnknownCombination as error:
+            # With several messages the loop looks for the one to blame, and calls again with it alone.
+            if len(messages) == 1:
+                raise BadMessage(str(error)) from error
+            raise
+        at, known = load_receivers(tx, sorted({message.to for message in messages}))
+        deliveries = [self._delivery(message, at) for message in messages if self._is_known(message, known)]
+        if deliveries:
+            insert_deliveries(tx, deliveries)
+        return []
+
+    def give_up(self, tx: Connection, message: Any, reason: str) -> list[Output]:
+        """Only what nobody understands may be a dead letter; a known outcome must be told."""
+        try:
+            require_known(self.topic, message.type, message.action, message.status)
+        except UnknownCombination:
+            return []
+        raise Crash(f"bulk {id_text(message.bulk_transfer_id)}: {message.to} cannot be told its outcome: {reason}")
+
+    def _is_known(self, message: Notification, known: frozenset[str]) -> bool:
+        if message.to in known:
+            return True
+        self.unknown_receivers += 1
+        log.warning(
+            "bulk %s: %r is no participant, nobody is told (%s, %s)",
+            id_text(message.bulk_transfer_id),
+            message.to,
+            message.action,
+            message.status,
+        )
+        return False
+
+    def _delivery(self, message: Notification, at: datetime) -> NewDelivery:
+        try:
+            kind = delivery_kind(
+                is_forward=(message.action, message.status) == (BULK_FORWARD.action, BULK_FORWARD.status),
+                callback=message.callback,
+                answers_request=message.request_id is not None,
+            )
+        except ContradictoryNotification as error:
+            raise Crash(f"bulk {id_text(message.bulk_transfer_id)}, to {message.to}: {error}") from error
+        callback = Callback(message.callback)
+        return NewDelivery(
+            bulk_transfer_id=UUID(bytes=message.bulk_transfer_id),
+            fsp=message.to,
+            kind=kind,
+            request_id=None if message.request_id is None else UUID(bytes=message.request_id),
+            callback=callback,
+            content=message.content,
+            headers=callback_headers(callback, self._hub_name, message.to, message.bulk_transfer_id, at),
+            not_after_ms=message.not_after_ms,
+        )
