@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection
 
 from db.clock import now_ms
-from db.positions import lock_positions, read_positions, write_positions
+from db.positions import lock_positions_with_cover, read_positions, write_positions
 from db.transfers import TransferRow, TransferStateChange, insert_transfer_steps, legs_of, transfers_by_key
 from domain.combinations import (
     ITEM_COMMITTED,
@@ -66,7 +66,7 @@ class PositionHandler:
             payer_keys=[key for key, move in requests if move is not Move.COMMIT],
             payee_keys=[key for key, move in requests if move is Move.COMMIT],
         )
-        lock_positions(tx, accounts_to_lock)
+        lock_positions_with_cover(tx, accounts_to_lock)
         rows = transfers_by_key(tx, [key for key, _ in requests])
         accounts = read_positions(tx, accounts_to_lock)
         decision = decide_positions(requests, _facts(rows), accounts, now_ms(tx))
