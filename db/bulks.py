@@ -75,12 +75,12 @@ def _row(row: Any) -> BulkRow:
 
 def bulks_by_id(tx: Connection, ids: Sequence[bytes]) -> dict[bytes, BulkRow]:
     """The bulks that exist under these bulkTransferIds."""
-    bulks = [_row(row) for row in tx.execute(_BY_ID, {"ids": [id_text(one) for one in ids]})]
+    bulks = [_row(row) for row in tx.execute(_BY_ID, {"ids": [id_text(one) for one in ids]}).all()]
     return {bulk.bulk_transfer_id: bulk for bulk in bulks}
 
 
 def bulks_by_key(tx: Connection, keys: Sequence[int]) -> dict[int, BulkRow]:
-    bulks = [_row(row) for row in tx.execute(_BY_KEY, {"keys": list(keys)})]
+    bulks = [_row(row) for row in tx.execute(_BY_KEY, {"keys": list(keys)}).all()]
     return {bulk.bulk_key: bulk for bulk in bulks}
 
 
@@ -238,7 +238,7 @@ def insert_bulk_errors(tx: Connection, errors: Sequence[BulkError]) -> None:
 
 def bulk_error_contents(tx: Connection, keys: Sequence[int]) -> dict[int, str]:
     """By bulk key the object with the body of its error."""
-    return {row[0]: row[1] for row in tx.execute(_ERROR_CONTENTS, {"keys": list(keys)})}
+    return {row[0]: row[1] for row in tx.execute(_ERROR_CONTENTS, {"keys": list(keys)}).all()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +295,7 @@ def insert_fulfilments(tx: Connection, fulfilments: Sequence[BulkFulfilment]) ->
 
 def extensions_of(tx: Connection, keys: Sequence[int]) -> Mapping[int, list[tuple[str, str]]]:
     """The extensions of the payees' answers, by bulk key, in their order."""
-    found = tx.execute(_EXTENSIONS, {"keys": list(keys)})
+    found = tx.execute(_EXTENSIONS, {"keys": list(keys)}).all()
     extensions: dict[int, list[tuple[str, str]]] = {}
     for bulk_key, key, value in found:
         extensions.setdefault(bulk_key, []).append((key, value))

@@ -63,7 +63,7 @@ def read_positions(tx: Connection, accounts: Sequence[int]) -> dict[int, Account
     cover: Decimal
     cap: Decimal | None
     positions: dict[int, AccountPosition] = {}
-    for account, value, reserved, cover, cap in tx.execute(_READ, {"accounts": sorted(accounts)}):
+    for account, value, reserved, cover, cap in tx.execute(_READ, {"accounts": sorted(accounts)}).all():
         positions[account] = AccountPosition(
             account,
             from_numeric(value),

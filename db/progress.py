@@ -64,7 +64,7 @@ def load_progress(tx: Connection, handler: str, topic: str, partitions: Sequence
     """The rows of these partitions; a partition that was never read begins at offset 0, never at the end."""
     parameters = {"handler": handler, "topic": topic, "partitions": list(partitions)}
     tx.execute(_ENSURE, parameters)
-    return [Progress(*row) for row in tx.execute(_LOAD, parameters)]
+    return [Progress(*row) for row in tx.execute(_LOAD, parameters).all()]
 
 
 def advance(tx: Connection, handler: str, topic: str, advances: Sequence[Advance]) -> int:
@@ -100,4 +100,4 @@ def clear_outputs(tx: Connection, handler: str, topic: str, next_offsets: Iterab
 
 def read_times_ms(tx: Connection, handler: str, topic: str) -> dict[int, int]:
     """Per partition the producer's clock on the last record that the handler has read."""
-    return {row[0]: row[1] for row in tx.execute(_READ_TIMES, {"handler": handler, "topic": topic})}
+    return {row[0]: row[1] for row in tx.execute(_READ_TIMES, {"handler": handler, "topic": topic}).all()}

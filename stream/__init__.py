@@ -1,4 +1,9 @@
-"""Topics to read and write. `interface` says what a stream is; `kafka` and `table` are the two that exist.
+"""Topics to read and write. `interface` says what a stream is; `opening` opens the one that a URL names.
 
-Both run under one contract suite (tests/stream), so a handler cannot tell which one it is on.
+    table, table_consumer, session        three tables of the database, for one machine
+    kafka, kafka_consumer, kafka_errors   an Apache Kafka cluster
+    ticks                                 the clock, read like a partition
+    limits                                what no stream takes
+
+Both streams run under one contract suite (tests/stream), so a handler cannot tell which one it is on.
 """

@@ -69,6 +69,8 @@ class KafkaConsumer:
         self._failed = False
         self._down_since: float | None = None
         self._fatal: KafkaError | None = None
+        # What a callback raised. It runs inside the client, which is left in order before anything is raised.
+        self._trouble: BaseException | None = None
         # The next offset of each owned partition.
         self._positions: dict[int, int] = {}
         self._names: dict[int, Partition] = {}
@@ -108,6 +110,13 @@ class KafkaConsumer:
         # The client does not call back for what it lost before, nor when it is broken.
         if self._positions:
             self._forget(list(self._positions), lost=True)
+        self._raise_trouble()
+
+    def __del__(self) -> None:
+        # A client that is destroyed before it is closed spins for ever inside the destructor. Nobody is told any more.
+        if self._client is not None:
+            self._positions.clear()
+            self._client.close()
 
     def _join(self) -> Consumer:
         # Subscribing to a topic that is not there would wait for it in silence.
@@ -121,12 +130,14 @@ class KafkaConsumer:
 
     def _consume(self, client: Consumer, records_max: int, timeout_s: float) -> list[Record]:
         first = client.poll(timeout_s)
+        self._raise_trouble()
         if first is None:
             self._check_brokers()
             return []
         messages = [first]
         if records_max > 1:
             messages += client.consume(records_max - 1, 0)
+            self._raise_trouble()
         records = []
         for message in messages:
             error = message.error()
@@ -168,10 +179,14 @@ class KafkaConsumer:
     def _on_assign(self, client: Consumer, places: list[TopicPartition]) -> None:
         # An empty list is normal in a cooperative rebalance: nothing more than before.
         names = {place.partition: Partition(self._topic, place.partition) for place in places}
-        offsets = self._assigned(list(names.values())) if names else {}
-        client.incremental_assign(
-            [TopicPartition(place.topic, place.partition, offsets[names[place.partition]]) for place in places]
-        )
+        try:
+            offsets = self._assigned(list(names.values())) if names else {}
+            client.incremental_assign(
+                [TopicPartition(place.topic, place.partition, offsets[names[place.partition]]) for place in places]
+            )
+        except BaseException as trouble:
+            self._trouble = trouble
+            return
         self._names.update(names)
         self._positions.update({number: offsets[name] for number, name in names.items()})
 
@@ -187,12 +202,18 @@ class KafkaConsumer:
         try:
             if held:
                 self._forget(held, lost=lost)
-        finally:
-            try:
-                client.incremental_unassign(places)
-            except KafkaException as exception:
-                # Partitions that were never assigned, because on_assign raised.
-                _log.debug("leaving %s: %s", self._topic, exception)
+        except BaseException as trouble:
+            self._trouble = trouble
+        try:
+            client.incremental_unassign(places)
+        except KafkaException as exception:
+            # Partitions that were never assigned, because on_assign raised.
+            _log.debug("leaving %s: %s", self._topic, exception)
+
+    def _raise_trouble(self) -> None:
+        trouble, self._trouble = self._trouble, None
+        if trouble is not None:
+            raise trouble
 
     def _forget(self, numbers: list[int], *, lost: bool) -> None:
         names = [self._names[number] for number in numbers]

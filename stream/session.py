@@ -57,12 +57,16 @@ def open_session(engine: Engine) -> Session:
     """A connection in autocommit that the engine's pool no longer counts; raises StreamUnavailable."""
     with unavailable("open a session"):
         connection = engine.connect()
-        # Through SQLAlchemy, so that a connection that died in the pool makes it drop all of that age.
-        connection.execute(_SETTINGS)
-        connection.commit()
+        try:
+            # Through SQLAlchemy, so that a connection that died in the pool makes it drop all of that age.
+            connection.execute(_SETTINGS)
+            connection.commit()
+        except BaseException:
+            connection.close()
+            raise
         session = connection.connection.driver_connection
-        connection.detach()
         assert isinstance(session, psycopg.Connection)
+        connection.detach()
         session.autocommit = True
         return session
 

@@ -74,18 +74,11 @@ def parse_put_error(raw: bytes) -> ErrorInformationObject:
 
 
 def canonical_hash(value: object) -> bytes:
-    """SHA-256 over the canonical JSON of a parsed value: neither the order of keys nor blanks matter."""
+    """SHA-256 over the canonical JSON of a parsed body or item: neither the order of keys nor blanks matter.
+
+    It tells a resend from a modified request (3106), and a transferId that is used again from one used for something else.
+    """
     return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).digest()
-
-
-def body_hash(raw: bytes) -> bytes:
-    """What tells a resend from a modified request (3106); raises ValueError for bytes that are not JSON."""
-    return canonical_hash(orjson.loads(raw))
-
-
-def item_hash(item: object) -> bytes:
-    """The same for one IndividualTransfer, whichever bulk it stands in."""
-    return canonical_hash(item)
 
 
 def _load(raw: bytes) -> object:

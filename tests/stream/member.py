@@ -1,6 +1,6 @@
 """A process that is a member of the group "handler" until it is killed.
 
-    python member.py STREAM_URL DATABASE_URL TOPIC INSTANCE
+    python member.py STREAM_URL DATABASE_URL TOPIC INSTANCE SESSION_TIMEOUT_MS
 
 It prints a line with the numbers of the partitions that it owns, separated by commas, whenever they change.
 """
@@ -21,8 +21,9 @@ def _end(partitions: list[Partition], lost: bool) -> None:
     """Nothing to put away."""
 
 
-def main(stream_url: str, database_url: str, topic: str, instance: str) -> None:
-    stream = open_stream(stream_url, make_engine(database_url, application_name="member"))
+def main(stream_url: str, database_url: str, topic: str, instance: str, session_timeout_ms: str) -> None:
+    engine = make_engine(database_url, application_name="member")
+    stream = open_stream(stream_url, engine, session_timeout_ms=int(session_timeout_ms))
     consumer = stream.consumer("handler", topic, int(instance), _start, _end)
     owned: frozenset[Partition] = frozenset()
     while True:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from stream.interface import Consumer, OnAssign, OnRevoke, Partition, Record, Stream
 
@@ -40,13 +41,30 @@ class Reader:
         self.revoked.append((sorted(partition.number for partition in partitions), lost))
 
 
-def reader_of(
-    stream: Stream, topic: str, instance: int = 0, progress: dict[int, int] | None = None, group: str = "handler"
-) -> Reader:
-    return Reader(
-        lambda on_assign, on_revoke: stream.consumer(group, topic, instance, on_assign, on_revoke),
-        {} if progress is None else progress,
-    )
+class Readers:
+    """Makes readers and closes them at the end, whatever becomes of the test."""
+
+    def __init__(self) -> None:
+        self._made: list[Reader] = []
+
+    def of(
+        self,
+        stream: Stream,
+        topic: str,
+        instance: int = 0,
+        progress: dict[int, int] | None = None,
+        group: str = "handler",
+    ) -> Reader:
+        return self.made_by(partial(stream.consumer, group, topic, instance), {} if progress is None else progress)
+
+    def made_by(self, open_consumer: Callable[[OnAssign, OnRevoke], Consumer], progress: dict[int, int]) -> Reader:
+        reader = Reader(open_consumer, progress)
+        self._made.append(reader)
+        return reader
+
+    def close(self) -> None:
+        for reader in self._made:
+            reader.consumer.close()
 
 
 def turn_until(readers: Sequence[Reader], done: Callable[[], bool]) -> None:

@@ -11,11 +11,11 @@ import pytest
 
 from stream.interface import NewRecord, OffsetOutOfRange, Stream, TopicDescription, UnknownTopic, partition_of
 from stream.limits import RECORD_BYTES_MAX, RecordTooLarge
-from tests.stream.reader import reader_of, turn_until
+from tests.stream.reader import Readers, turn_until
 from tests.stream.workload import ACKS_WAIT_MS, HOUR_MS, TOPIC, append, key_of, make_topic, member_process, numbered
 
 
-def test_records_of_one_key_are_read_in_the_order_in_which_they_were_appended(stream: Stream) -> None:
+def test_records_of_one_key_are_read_in_the_order_in_which_they_were_appended(stream: Stream, readers: Readers) -> None:
     make_topic(stream, 4)
     headers = (("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), ("empty", b""))
     began_ms = time.time_ns() // 1_000_000
@@ -27,7 +27,7 @@ def test_records_of_one_key_are_read_in_the_order_in_which_they_were_appended(st
         producer.wait_for_acks(ACKS_WAIT_MS)
     assert sum(stream.end_offsets(TOPIC).values()) == 301
 
-    reader = reader_of(stream, TOPIC)
+    reader = readers.of(stream, TOPIC)
     turn_until([reader], lambda: len(reader.records) == 301)
     reader.consumer.close()
 
@@ -53,17 +53,17 @@ def test_making_topics_twice_changes_nothing(stream: Stream) -> None:
     assert stream.end_offsets("another") == stream.start_offsets("another") == {0: 0}
 
 
-def test_reading_starts_at_the_offset_that_the_handler_names(stream: Stream) -> None:
+def test_reading_starts_at_the_offset_that_the_handler_names(stream: Stream, readers: Readers) -> None:
     make_topic(stream, 1)
     append(stream, numbered(1, 10))
-    reader = reader_of(stream, TOPIC, progress={0: 7})
+    reader = readers.of(stream, TOPIC, progress={0: 7})
     turn_until([reader], lambda: len(reader.records) == 3)
     assert [record.value for record in reader.records] == [b"7", b"8", b"9"]
     # What was committed for lag tools says 10; the handler's own word counts.
     reader.consumer.close()
     assert reader.revoked == [([0], False)]
 
-    again = reader_of(stream, TOPIC, progress={0: 10})
+    again = readers.of(stream, TOPIC, progress={0: 10})
     turn_until([again], lambda: again.owned() == {0})
     append(stream, numbered(1, 1, first=10))
     turn_until([again], lambda: bool(again.records))
@@ -71,10 +71,10 @@ def test_reading_starts_at_the_offset_that_the_handler_names(stream: Stream) -> 
     again.consumer.close()
 
 
-def test_a_batch_is_never_larger_than_asked_for(stream: Stream) -> None:
+def test_a_batch_is_never_larger_than_asked_for(stream: Stream, readers: Readers) -> None:
     make_topic(stream, 2)
     append(stream, numbered(5, 40))
-    reader = reader_of(stream, TOPIC)
+    reader = readers.of(stream, TOPIC)
     sizes = []
     while len(reader.records) < 40:
         sizes.append(len(reader.turn(records_max=3)))
@@ -84,11 +84,13 @@ def test_a_batch_is_never_larger_than_asked_for(stream: Stream) -> None:
 
 
 @pytest.mark.parametrize("offset", [4, 11])
-def test_an_offset_outside_the_log_is_an_error_and_nothing_is_skipped(stream: Stream, offset: int) -> None:  # D17
+def test_an_offset_outside_the_log_is_an_error_and_nothing_is_skipped(
+    stream: Stream, offset: int, readers: Readers
+) -> None:  # D17
     make_topic(stream, 1)
     append(stream, numbered(1, 10))
     stream.trim(TOPIC, 0, 5)
-    reader = reader_of(stream, TOPIC, progress={0: offset})
+    reader = readers.of(stream, TOPIC, progress={0: offset})
     with pytest.raises(OffsetOutOfRange):
         turn_until([reader], lambda: bool(reader.records))
     assert reader.records == []
@@ -115,9 +117,9 @@ def test_a_trimmed_log_begins_where_it_was_cut(stream: Stream) -> None:
     assert (after.offset, after.value) == (10, b"after")
 
 
-def test_a_topic_that_was_not_made_is_refused_everywhere(stream: Stream) -> None:
+def test_a_topic_that_was_not_made_is_refused_everywhere(stream: Stream, readers: Readers) -> None:
     make_topic(stream, 1)
-    reader = reader_of(stream, "unknown")
+    reader = readers.of(stream, "unknown")
     with closing(stream.producer()) as producer:
         for refused in (
             lambda: stream.partitions("unknown"),
@@ -137,19 +139,19 @@ def test_a_topic_that_was_not_made_is_refused_everywhere(stream: Stream) -> None
         stream.partitions("unknown")
 
 
-def test_a_large_record_passes_and_a_larger_one_is_refused(stream: Stream) -> None:
+def test_a_large_record_passes_and_a_larger_one_is_refused(stream: Stream, readers: Readers) -> None:
     make_topic(stream, 1)
     value = os.urandom(900_000)
     append(stream, [NewRecord(TOPIC, b"key", value), NewRecord(TOPIC, b"", b""), NewRecord(TOPIC, b"key", value)])
     with closing(stream.producer()) as producer, pytest.raises(RecordTooLarge):
         producer.produce([NewRecord(TOPIC, b"key", bytes(RECORD_BYTES_MAX))])
-    reader = reader_of(stream, TOPIC)
+    reader = readers.of(stream, TOPIC)
     turn_until([reader], lambda: len(reader.records) == 3)
     assert [record.value for record in reader.records] == [value, b"", value]
     reader.consumer.close()
 
 
-def test_no_record_is_skipped_while_several_append_at_once(stream: Stream) -> None:  # D2
+def test_no_record_is_skipped_while_several_append_at_once(stream: Stream, readers: Readers) -> None:  # D2
     make_topic(stream, 2)
     make_topic(stream, 1, "beside")
     keys = [key_of(0, 2), key_of(1, 2)]
@@ -163,7 +165,7 @@ def test_no_record_is_skipped_while_several_append_at_once(stream: Stream) -> No
                 producer.wait_for_acks(ACKS_WAIT_MS)
 
     writers = [threading.Thread(target=keep_appending, args=(number,)) for number in range(4)]
-    reader = reader_of(stream, TOPIC)
+    reader = readers.of(stream, TOPIC)
     for writer in writers:
         writer.start()
     # The reader's own check (reader.py) is that every record is the one that comes next.
@@ -182,18 +184,18 @@ def test_no_record_is_skipped_while_several_append_at_once(stream: Stream) -> No
     assert all(seen == list(range(40)) for seen in turns.values())
 
 
-def test_members_share_the_partitions_and_take_over_from_one_that_leaves(stream: Stream) -> None:
+def test_members_share_the_partitions_and_take_over_from_one_that_leaves(stream: Stream, readers: Readers) -> None:
     make_topic(stream, 5)
     append(stream, numbered(20, 100))
     progress: dict[int, int] = {}
-    readers = [reader_of(stream, TOPIC, number, progress) for number in range(2)]
-    first, second = readers
+    members = [readers.of(stream, TOPIC, number, progress) for number in range(2)]
+    first, second = members
     turn_until(
         readers,
         lambda: len(first.owned()) + len(second.owned()) == 5 and min(len(first.owned()), len(second.owned())) == 2,
     )
     append(stream, numbered(20, 100, first=100))
-    turn_until(readers, lambda: len(first.records) + len(second.records) == 200)
+    turn_until(members, lambda: len(first.records) + len(second.records) == 200)
 
     second.consumer.close()
     assert second.owned() == set()
@@ -202,13 +204,13 @@ def test_members_share_the_partitions_and_take_over_from_one_that_leaves(stream:
     append(stream, numbered(20, 100, first=200))
     turn_until([first], lambda: len(first.records) + len(second.records) == 300)
     first.consumer.close()
-    assert sorted(int(record.value) for reader in readers for record in reader.records) == list(range(300))
+    assert sorted(int(record.value) for reader in members for record in reader.records) == list(range(300))
 
 
-def test_groups_do_not_disturb_each_other(stream: Stream) -> None:
+def test_groups_do_not_disturb_each_other(stream: Stream, readers: Readers) -> None:
     make_topic(stream, 2)
     append(stream, numbered(4, 20))
-    one, other = reader_of(stream, TOPIC, group="one"), reader_of(stream, TOPIC, group="other")
+    one, other = readers.of(stream, TOPIC, group="one"), readers.of(stream, TOPIC, group="other")
     turn_until([one], lambda: len(one.records) == 20)
     turn_until([other], lambda: len(other.records) == 20)
     assert one.owned() == other.owned() == {0, 1}
@@ -217,9 +219,11 @@ def test_groups_do_not_disturb_each_other(stream: Stream) -> None:
 
 
 @pytest.mark.process
-def test_the_partitions_of_a_killed_process_are_taken_over(stream: Stream, stream_url: str, database_url: str) -> None:
+def test_the_partitions_of_a_killed_process_are_taken_over(
+    stream: Stream, stream_url: str, database_url: str, readers: Readers
+) -> None:
     make_topic(stream, 4)  # D10
-    reader = reader_of(stream, TOPIC)
+    reader = readers.of(stream, TOPIC)
     turn_until([reader], lambda: reader.owned() == {0, 1, 2, 3})
     with member_process(stream_url, database_url) as process:
         turn_until([reader], lambda: len(reader.owned()) == 2)

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from stream.interface import NotAcknowledged, StreamUnavailable
 from stream.kafka import KafkaStream
 from stream.opening import open_stream
-from tests.stream.reader import reader_of, turn_until
+from tests.stream.reader import Readers, turn_until
 from tests.stream.workload import TOPIC, append, make_topic, member_process, numbered
 
 pytestmark = pytest.mark.kafka
@@ -23,19 +23,21 @@ SERVICES = Path(__file__).parents[2] / "scripts" / "services"
 
 @pytest.mark.process
 def test_a_member_that_is_killed_and_comes_back_disturbs_nobody(
-    kafka_url: str, engine: Engine, database_url: str
+    kafka_url: str, engine: Engine, database_url: str, readers: Readers
 ) -> None:  # D10
-    stream = open_stream(kafka_url, engine)
+    # Long enough for a process to start again on a busy machine.
+    session_timeout_ms = 30_000
+    stream = open_stream(kafka_url, engine, session_timeout_ms=session_timeout_ms)
     make_topic(stream, 4)
-    reader = reader_of(stream, TOPIC)
-    with member_process(kafka_url, database_url) as process:
+    reader = readers.of(stream, TOPIC)
+    with member_process(kafka_url, database_url, session_timeout_ms) as process:
         turn_until([reader], lambda: len(reader.owned()) == 2)
         assert process.stdout is not None
         theirs = process.stdout.readline()
         assert theirs
         rebalances = list(reader.assigned), list(reader.revoked)
         process.send_signal(signal.SIGKILL)
-    with member_process(kafka_url, database_url) as process:
+    with member_process(kafka_url, database_url, session_timeout_ms) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == theirs
         reader.turn()
@@ -76,7 +78,7 @@ def test_a_full_queue_is_waited_for_and_then_given_up(kafka_url: str, kafka_boot
     stream.close()
 
 
-def test_a_cluster_that_nobody_answers_for_is_stream_unavailable() -> None:
+def test_a_cluster_that_nobody_answers_for_is_stream_unavailable(readers: Readers) -> None:
     with socket.socket() as unheard:
         # Bound and not listening: nobody else gets the port, and connections to it are refused.
         unheard.bind(("127.0.0.1", 0))
@@ -87,7 +89,7 @@ def test_a_cluster_that_nobody_answers_for_is_stream_unavailable() -> None:
                 lambda: stream.partitions(TOPIC),
                 lambda: stream.end_offsets(TOPIC),
                 lambda: producer.produce(numbered(1, 1)),
-                lambda: reader_of(stream, TOPIC).turn(),
+                lambda: readers.of(stream, TOPIC).turn(),
             ):
                 with pytest.raises(StreamUnavailable):
                     refused()
@@ -95,7 +97,9 @@ def test_a_cluster_that_nobody_answers_for_is_stream_unavailable() -> None:
 
 
 @pytest.mark.process
-def test_services_start_a_broker_and_stop_it_under_its_clients(kafka_bootstrap: str, tmp_path: Path) -> None:
+def test_services_start_a_broker_and_stop_it_under_its_clients(
+    kafka_bootstrap: str, tmp_path: Path, readers: Readers
+) -> None:
     def services(*command: str) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"BULK_SWITCH_SERVICES_DATA": str(tmp_path)}
         return subprocess.run(
@@ -110,7 +114,7 @@ def test_services_start_a_broker_and_stop_it_under_its_clients(kafka_bootstrap: 
         assert services("up", "kafka").stdout == started.stdout
         assert services("status").stdout == f"kafka up {url}\n"
         stream = KafkaStream(
-            url.removeprefix("kafka://"), request_timeout_ms=1_000, brokers_down_max_ms=500, delivery_timeout_ms=1_000
+            url.removeprefix("kafka://"), request_timeout_ms=1_000, brokers_down_max_ms=500, delivery_timeout_ms=3_000
         )
         stream.create_topics([])
         while True:
@@ -121,7 +125,7 @@ def test_services_start_a_broker_and_stop_it_under_its_clients(kafka_bootstrap: 
             except StreamUnavailable:
                 continue
         append(stream, numbered(1, 1))
-        reader = reader_of(stream, TOPIC)
+        reader = readers.of(stream, TOPIC)
         turn_until([reader], lambda: len(reader.records) == 1)
         producer = stream.producer()
     finally:

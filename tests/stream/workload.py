@@ -34,11 +34,16 @@ def key_of(partition: int, partitions: int) -> bytes:
 
 
 @contextmanager
-def member_process(stream_url: str, database_url: str) -> Iterator[subprocess.Popen[str]]:
+def member_process(
+    stream_url: str, database_url: str, session_timeout_ms: int = 6_000
+) -> Iterator[subprocess.Popen[str]]:
     """Instance 1 of the group in a process of its own, killed at the end at the latest."""
     root = Path(__file__).parents[2]
     process = subprocess.Popen(
-        [sys.executable, Path(__file__).with_name("member.py"), stream_url, database_url, TOPIC, "1"],
+        [
+            *(sys.executable, Path(__file__).with_name("member.py")),
+            *(stream_url, database_url, TOPIC, "1", str(session_timeout_ms)),
+        ],
         env=os.environ | {"PYTHONPATH": str(root)},
         cwd=root,
         stdout=subprocess.PIPE,
