@@ -1,0 +1,66 @@
+"""The commands that are processes: what `bulk-switch up` starts, and what runs as units of their own in production.
+
+Each imports what it runs when it is asked for it: the handlers need no HTTP framework, the edge no handler.
+"""
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from operations.settings import Settings, read_settings
+from operations.world_file import settings_of_world
+
+app = typer.Typer()
+
+
+@app.command()
+def api() -> None:
+    """The FSPIOP resources: POST, GET, PUT and PUT /error of /bulkTransfers."""
+    settings = _process_settings()
+    from operations.edge_process import run_fspiop
+
+    run_fspiop(settings)
+
+
+@app.command()
+def admin() -> None:
+    """The admin resources: participants, accounts, limits, endpoints and funds."""
+    settings = _process_settings()
+    from operations.edge_process import run_admin
+
+    run_admin(settings)
+
+
+@app.command()
+def handler(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="One handler, or several to share a process.")],
+    health_port: Annotated[int, typer.Option(min=0, max=65_535, help="Answer GET /health here; 0 is nowhere.")] = 0,
+    health_host: Annotated[str, typer.Option(help="The address of the health port.")] = "127.0.0.1",
+) -> None:
+    """One or several handlers: bulk-prepare, prepare, position, bulk-processing, bulk-fulfil, fulfil, timeout, …"""
+    settings = _process_settings()
+    from operations.handler_process import run
+
+    run(names, settings, health_host=health_host, health_port=health_port)
+
+
+@app.command()
+def deliver() -> None:
+    """The deliverer: sends callbacks to the FSPs."""
+    settings = _process_settings()
+    from operations.deliverer_process import run
+
+    run(settings)
+
+
+def _process_settings() -> Settings:
+    """The settings of a process, which finds the world that runs where it is not told one; logs go to its output."""
+    settings = settings_of_world(read_settings())
+    logging.basicConfig(
+        level=settings.log_level, stream=sys.stdout, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    # One line per request of our own client says nothing that the delivery_attempt table does not.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    return settings

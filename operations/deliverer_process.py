@@ -1,0 +1,34 @@
+"""`bulk-switch deliver`: a process that sends callbacks."""
+
+from domain.delivery import RetryLimits
+from handlers.deliverer import DelivererSettings, run_deliverer
+from handlers.delivery_client import ClientLimits
+from operations.opening import make_object_store, opened_engine
+from operations.settings import Settings
+
+
+def run(settings: Settings) -> None:
+    """Deliver until SIGTERM or SIGINT."""
+    with opened_engine(settings, "deliverer") as engine:
+        run_deliverer(engine, make_object_store(settings), deliverer_settings(settings))
+
+
+def deliverer_settings(settings: Settings) -> DelivererSettings:
+    return DelivererSettings(
+        concurrency_max=settings.callbacks_at_once_max,
+        concurrency_per_fsp_max=settings.callbacks_per_fsp_max,
+        lease_ms=settings.callback_lease_ms,
+        stop_timeout_ms=settings.stop_wait_ms,
+        client=ClientLimits(
+            connections_max=settings.callbacks_at_once_max,
+            connect_timeout_ms=settings.callback_connect_timeout_ms,
+            read_timeout_ms=settings.callback_read_timeout_ms,
+            attempt_timeout_ms=settings.callback_timeout_ms,
+        ),
+        retry=RetryLimits(
+            backoff_first_ms=settings.callback_first_pause_ms,
+            backoff_max_ms=settings.callback_longest_pause_ms,
+            attempts_max=settings.callback_attempts_max,
+            age_max_ms=settings.callback_age_ms,
+        ),
+    )

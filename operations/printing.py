@@ -1,0 +1,53 @@
+"""How commands answer: tables and plain lines for people, with `--json` one JSON document for programs."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+# Output that goes into a file or a pipe is not cut to the 80 columns of an old terminal.
+_PLAIN_WIDTH = 150
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+
+
+def console() -> Console:
+    """The console of standard output as it is now: tests and pipes replace it."""
+    return Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
+
+
+def print_json(document: Any) -> None:
+    """Dataclasses, ids and instants included; instants in UTC."""
+    options = orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
+    sys.stdout.write(orjson.dumps(document, option=options).decode() + "\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Columns whose values are all numbers are aligned to the right."""
+    cells = [["" if value is None else str(value) for value in row] for row in rows]
+    table = Table()
+    for number, column in enumerate(columns):
+        values = [row[number] for row in cells]
+        numeric = bool(values) and all(_is_number(value) for value in values)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    out = console()
+    out.print(f"\n[bold]{title}[/bold]")
+    out.print(table)
+
+
+def clock(instant: datetime | None) -> str:
+    """An instant as people compare them: UTC, to the millisecond."""
+    if instant is None:
+        return ""
+    return instant.astimezone(UTC).isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")
+
+
+def _is_number(value: str) -> bool:
+    return value.lstrip("-").replace(".", "", 1).isdigit()
