@@ -7,7 +7,7 @@
     5. the items are watched on their way, until both sides have their final callback
     6. what happened is read from the database and from what the FSPs received, and both have to agree
 
-Everything ends with the demo, unless it is kept; a killed demo leaves only the data folder, which the next boot clears.
+Everything ends with the demo, unless it is kept; what a killed demo leaves (PostgreSQL, and its folder) the next one clears.
 """
 
 import threading

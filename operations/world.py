@@ -49,7 +49,7 @@ def run_world(
     _require_guarded_admin(settings)
     data_folder = settings.data_folder.absolute()
     data_folder.mkdir(parents=True, exist_ok=True)
-    with _locked(data_folder):
+    with locked(data_folder):
         _require_free_port("FSPIOP", settings.fspiop_host, settings.fspiop_port)
         _require_free_port("admin", settings.admin_host, settings.admin_port)
         with _database(settings, data_folder, report) as database_url:
@@ -207,8 +207,8 @@ class _Running:
 
 
 @contextmanager
-def _locked(data_folder: Path) -> Iterator[None]:
-    """Hold the data folder; the lock goes with the process, however it ends."""
+def locked(data_folder: Path) -> Iterator[None]:
+    """Hold the data folder; the lock goes with the process, however it ends. Raises WorldError when it is held."""
     with (data_folder / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,5 +1,6 @@
 """`bulk-switch demo`: a bulk of a thousand payments, from POST to both callbacks."""
 
+import os
 import shutil
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from uuid import uuid4
 
 import typer
 
+from operations import embedded_postgres
 from operations.commands.mistakes import Mistake
 from operations.commands.worlds import stopped_by_signals
 from operations.demo import DemoFailed, DemoOutcome, Stopped, run_demo
@@ -24,10 +26,12 @@ from operations.demo_report import (
 from operations.ports import free_ports
 from operations.printing import AsJson, console, print_json
 from operations.settings import read_settings
+from operations.world import WorldError, locked
 
 app = typer.Typer()
 
 _INTERRUPTED_STATUS = 130
+_FOLDER_PREFIX = "bulk-switch-demo-"
 
 
 @app.callback()
@@ -89,13 +93,27 @@ def _folder(given: Path | None) -> Iterator[Path]:
     if given is not None:
         yield given
         return
-    folder = Path(tempfile.mkdtemp(prefix="bulk-switch-demo-"))
+    _clear_killed_demos()
+    folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
     # PostgreSQL, which as root runs as a user of its own, has to pass.
     folder.chmod(0o755)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clear_killed_demos() -> None:
+    """Stop the PostgreSQL and remove the folder of every demo that was killed; all else of it died with it."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
+        # Somebody else's folder is left to its owner, one that is still being made to its maker.
+        if folder.stat().st_uid == os.getuid() and (folder / "postgres").is_dir():
+            try:
+                with locked(folder):
+                    embedded_postgres.stop(folder / "postgres")
+                    shutil.rmtree(folder, ignore_errors=True)
+            except WorldError:
+                continue
 
 
 def _command() -> str:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from operations.garbage import collect_garbage_seldom
 from operations.settings import Settings, read_settings
 from operations.world_file import settings_of_world
 
@@ -21,6 +22,7 @@ def api() -> None:
     settings = _process_settings()
     from operations.edge_process import run_fspiop
 
+    collect_garbage_seldom()
     run_fspiop(settings)
 
 
@@ -30,6 +32,7 @@ def admin() -> None:
     settings = _process_settings()
     from operations.edge_process import run_admin
 
+    collect_garbage_seldom()
     run_admin(settings)
 
 
@@ -43,6 +46,7 @@ def handler(
     settings = _process_settings()
     from operations.handler_process import run
 
+    collect_garbage_seldom()
     run(names, settings, health_host=health_host, health_port=health_port)
 
 
@@ -52,6 +56,7 @@ def deliver() -> None:
     settings = _process_settings()
     from operations.deliverer_process import run
 
+    collect_garbage_seldom()
     run(settings)
 
 

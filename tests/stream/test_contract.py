@@ -6,13 +6,29 @@ import threading
 import time
 from collections import defaultdict
 from contextlib import closing
+from typing import Any
 
 import pytest
 
-from stream.interface import NewRecord, OffsetOutOfRange, Stream, TopicDescription, UnknownTopic, partition_of
+from stream.interface import (
+    NewRecord,
+    OffsetOutOfRange,
+    Stream,
+    StreamUnavailable,
+    TopicDescription,
+    UnknownTopic,
+    partition_of,
+)
 from stream.limits import RECORD_BYTES_MAX, RecordTooLarge
 from tests.stream.reader import Readers, turn_until
 from tests.stream.workload import ACKS_WAIT_MS, HOUR_MS, TOPIC, append, key_of, make_topic, member_process, numbered
+
+
+class BrokenProgress(dict[int, int]):
+    """Progress that cannot be read."""
+
+    def get(self, *_key: object) -> Any:
+        return 1 // 0
 
 
 def test_records_of_one_key_are_read_in_the_order_in_which_they_were_appended(stream: Stream, readers: Readers) -> None:
@@ -191,7 +207,7 @@ def test_members_share_the_partitions_and_take_over_from_one_that_leaves(stream:
     members = [readers.of(stream, TOPIC, number, progress) for number in range(2)]
     first, second = members
     turn_until(
-        readers,
+        members,
         lambda: len(first.owned()) + len(second.owned()) == 5 and min(len(first.owned()), len(second.owned())) == 2,
     )
     append(stream, numbered(20, 100, first=100))
@@ -205,6 +221,22 @@ def test_members_share_the_partitions_and_take_over_from_one_that_leaves(stream:
     turn_until([first], lambda: len(first.records) + len(second.records) == 300)
     first.consumer.close()
     assert sorted(int(record.value) for reader in members for record in reader.records) == list(range(300))
+
+
+def test_what_on_assign_raises_comes_out_of_consume_and_ends_the_reader(stream: Stream, readers: Readers) -> None:
+    make_topic(stream, 2)
+    append(stream, numbered(4, 20))
+    reader = readers.of(stream, TOPIC)
+    reader.progress = BrokenProgress()
+    with pytest.raises(ZeroDivisionError):
+        turn_until([reader], lambda: bool(reader.records))
+    with pytest.raises(StreamUnavailable):
+        reader.turn()
+    reader.consumer.close()
+    # What was never won is not revoked, and the next one reads all of it.
+    assert reader.revoked == []
+    successor = readers.of(stream, TOPIC)
+    turn_until([successor], lambda: len(successor.records) == 20)
 
 
 def test_groups_do_not_disturb_each_other(stream: Stream, readers: Readers) -> None:

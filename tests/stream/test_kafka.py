@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from stream.interface import NotAcknowledged, StreamUnavailable
+from stream.interface import NewRecord, NotAcknowledged, StreamUnavailable
 from stream.kafka import KafkaStream
 from stream.opening import open_stream
 from tests.stream.reader import Readers, turn_until
@@ -67,8 +67,7 @@ def test_a_full_queue_is_waited_for_and_then_given_up(kafka_url: str, kafka_boot
     namespace = kafka_url.rpartition("/")[2]
     stream = KafkaStream(kafka_bootstrap, namespace=namespace, producer_queue_kbytes_max=64, produce_wait_max_ms=20_000)
     make_topic(stream, 1)
-    record = numbered(1, 1)[0]
-    large = type(record)(record.topic, record.key, bytes(60_000))
+    large = NewRecord(TOPIC, b"key", bytes(60_000))
     # Twenty times the queue: each waits until the ones before it have arrived.
     append(stream, [large] * 20)
     assert stream.end_offsets(TOPIC) == {0: 20}
