@@ -15,8 +15,11 @@ from schemas.codec import Undecodable, UnknownSchema, codec
 from schemas.messages import DeadLetter
 from schemas.topics import dead_letter_topic
 from stream.interface import Partition, Record, StreamUnavailable
+from stream.limits import RECORD_BYTES_MAX
 
 _log = logging.getLogger(__name__)
+
+_DEAD_LETTER_BYTES_MAX = RECORD_BYTES_MAX - 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +151,8 @@ class Careful:
             partition=record.partition.number,
             offset=record.offset,
             key=record.key,
-            value=value,
+            # A record that is as large as a record may be must still fit into one, with this around it.
+            value=value[:_DEAD_LETTER_BYTES_MAX],
             reason=reason,
             at_ms=time.time_ns() // 1_000_000,
         )

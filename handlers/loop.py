@@ -73,6 +73,8 @@ class LoopLimits:
     pause_ms: int = 20
     pause_ms_max: int = 2_000
     idle_journal_ms: int = 1_000
+    # How often records that were read and are past their retention are forgotten, where the stream leaves it to us.
+    trim_interval_ms: int = 60_000
     dead_letters: DeadLetterRules = field(default_factory=DeadLetterRules)
 
 
@@ -104,6 +106,7 @@ class HandlerLoop:
         self._session: _Session | None = None
         # When the loop last turned, for those who ask whether it is alive (time.monotonic()).
         self.last_turn_s = time.monotonic()
+        self._trimmed_s = time.monotonic()
 
     def stop(self) -> None:
         """Finish the batch at hand, wait for its acks, leave. Safe from any thread and from a signal handler."""
@@ -155,6 +158,8 @@ class HandlerLoop:
 
     def _turn(self, session: "_Session") -> None:
         self.last_turn_s = time.monotonic()
+        if self.last_turn_s - self._trimmed_s > self._limits.trim_interval_ms / 1000:
+            self._trim(session)
         batch = session.next_batch()
         if batch is None:
             session.when_idle()
@@ -184,6 +189,12 @@ class HandlerLoop:
                 return
         raise StreamUnavailable(f"a batch did not succeed in {self._limits.batch_attempts_max} attempts")
 
+    def _trim(self, session: "_Session") -> None:
+        self._trimmed_s = time.monotonic()
+        # The clock keeps no records.
+        if self.handler.topic != TICK_TOPIC:
+            self._stream.trim_read(self.handler.topic, session.stored_offsets())
+
     def _pause(self, failures: int) -> None:
         bound = min(self._limits.pause_ms * 2 ** min(failures, 16), self._limits.pause_ms_max)
         self._stopping.wait(random.uniform(0.5, 1.0) * bound / 1000)  # noqa: S311 - jitter is no secret
@@ -208,6 +219,10 @@ class _Session:
         self._idle_since_s: float | None = None
         self._ahead: deque[Batch] = deque()
         self._producer = producer
+
+    def stored_offsets(self) -> dict[int, int]:
+        """Per owned partition the next offset as it stands in the progress row."""
+        return {partition.number: offset for partition, offset in self._next_offsets.items()}
 
     def next_batch(self) -> Batch | None:
         """The records to work on next, up to `batch_items` of weight; None when nothing came within `batch_wait_ms`."""

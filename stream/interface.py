@@ -145,7 +145,13 @@ class Stream(Protocol):
         """Look at records without belonging to a group (for operators and tests); may return fewer, [] at the end."""
 
     def trim(self, topic: str, partition: int, before_offset: int) -> None:
-        """Forget the records before an offset that every reader has passed, where the stream does not do it by time."""
+        """Forget the records before an offset, whoever still wants them (for operators and tests)."""
+
+    def trim_read(self, topic: str, next_offsets: Mapping[int, int]) -> None:
+        """Forget what is older than the topic's retention and lies before its reader's next offset, partition by partition.
+
+        A bounded piece of work per call; nothing to do where the stream keeps its retention by itself.
+        """
 
     def close(self) -> None:
         """Give up what is shared between producers and consumers."""

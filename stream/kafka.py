@@ -13,7 +13,7 @@ The client's own log lines go to the logger `stream.kafka.client`.
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
@@ -207,6 +207,9 @@ class KafkaStream:
             self._result(deleted[where], f"trim {topic}/{partition} before {before_offset}")
 
         self._patiently(delete)
+
+    def trim_read(self, topic: str, next_offsets: Mapping[int, int]) -> None:
+        """The broker keeps retention.ms by itself."""
 
     def close(self) -> None:
         self._admin_client = None

@@ -13,7 +13,7 @@ payload is the numbers of the partitions that got records, or `members` when a g
 import hashlib
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import Engine, text
@@ -70,8 +70,8 @@ _APPEND = """
 _CREATE_TOPICS = text(
     """
     WITH made AS (
-        INSERT INTO stream_topic (topic, partitions)
-        SELECT * FROM unnest(CAST(:topics AS text[]), CAST(:partitions AS int4[]))
+        INSERT INTO stream_topic (topic, partitions, retention_ms)
+        SELECT * FROM unnest(CAST(:topics AS text[]), CAST(:partitions AS int4[]), CAST(:retentions_ms AS int8[]))
         ON CONFLICT (topic) DO NOTHING
         RETURNING topic, partitions
     )
@@ -97,6 +97,20 @@ _MOVE_START = text(
     """
     UPDATE stream_partition SET start_offset = greatest(start_offset, :before_offset)
     WHERE topic = :topic AND partition = :partition AND end_offset >= :before_offset
+    """
+)
+
+# The offset behind the oldest records that are past their time, as far as a bounded look from the start can tell.
+_RETAINED_FROM = text(
+    """
+    SELECT coalesce(min(record_offset) FILTER (WHERE appended_date >= now() - make_interval(secs => retention_ms / 1000.0)),
+                    max(record_offset) + 1)
+    FROM (
+        SELECT record_offset, appended_date FROM stream_record
+        WHERE topic = :topic AND partition = :partition AND record_offset < :next_offset
+        ORDER BY record_offset LIMIT :records_max
+    ) AS oldest, stream_topic
+    WHERE stream_topic.topic = :topic
     """
 )
 
@@ -128,7 +142,14 @@ class TableStream:
         wanted = list(topics)
         names, partitions = [topic.name for topic in wanted], [topic.partitions for topic in wanted]
         with unavailable("create topics"), self._engine.begin() as connection:
-            connection.execute(_CREATE_TOPICS, {"topics": names, "partitions": partitions})
+            connection.execute(
+                _CREATE_TOPICS,
+                {
+                    "topics": names,
+                    "partitions": partitions,
+                    "retentions_ms": [topic.retention_ms for topic in wanted],
+                },
+            )
 
     def partitions(self, topic: str) -> int:
         if topic not in self._partitions:
@@ -189,6 +210,19 @@ class TableStream:
                 oldest = min(oldest + _TRIM_RECORDS_MAX, before_offset)
                 with self._engine.begin() as connection:
                     connection.execute(_DELETE, where | {"before_offset": oldest})
+
+    def trim_read(self, topic: str, next_offsets: Mapping[int, int]) -> None:
+        for partition, next_offset in next_offsets.items():
+            where = {
+                "topic": topic,
+                "partition": partition,
+                "next_offset": next_offset,
+                "records_max": _TRIM_RECORDS_MAX,
+            }
+            with unavailable(f"trim {topic}/{partition}"), self._engine.connect() as connection:
+                retained_from = connection.execute(_RETAINED_FROM, where).scalar_one()
+            if retained_from is not None:
+                self.trim(topic, partition, retained_from)
 
     def close(self) -> None:
         """Nothing is shared; the engine is its maker's."""

@@ -96,6 +96,7 @@ stream_topic = Table(
     metadata,
     Column("topic", Text, primary_key=True),
     Column("partitions", Integer, nullable=False),
+    Column("retention_ms", BigInteger, nullable=False),
 )
 
 # Appending locks this row, so that commit order is offset order and no reader skips a record.

@@ -178,3 +178,23 @@ def test_a_database_that_is_away_is_stream_unavailable(readers: Readers) -> None
             with pytest.raises(StreamUnavailable):
                 refused()
     engine.dispose()
+
+
+def test_what_is_read_and_past_its_time_is_forgotten(engine: Engine) -> None:
+    """Old records go as far as the reader has come; young ones and unread ones stay."""
+    stream = TableStream(engine)
+    stream.create_topics([TopicDescription("kept", 1, 60_000)])
+    with closing(stream.producer()) as producer:
+        producer.produce(NewRecord("kept", b"k", str(number).encode()) for number in range(10))
+    stream.trim_read("kept", {0: 10})
+    assert stream.start_offsets("kept") == {0: 0}, "all of it is young"
+    with engine.begin() as tx:
+        tx.execute(
+            text("UPDATE stream_record SET appended_date = now() - interval '61 seconds' WHERE record_offset < 7")
+        )
+    stream.trim_read("kept", {0: 4})
+    assert stream.start_offsets("kept") == {0: 4}, "the rest is unread"
+    stream.trim_read("kept", {0: 10})
+    assert stream.start_offsets("kept") == {0: 7}, "the rest is young"
+    stream.trim_read("kept", {0: 10})
+    assert [record.offset for record in stream.read("kept", 0, 7, 100)] == [7, 8, 9]

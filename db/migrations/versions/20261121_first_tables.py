@@ -173,6 +173,7 @@ def upgrade() -> None:
         "stream_topic",
         sa.Column("topic", sa.Text(), nullable=False),
         sa.Column("partitions", sa.Integer(), nullable=False),
+        sa.Column("retention_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("topic", name=op.f("pk_stream_topic")),
     )
     op.create_table(
