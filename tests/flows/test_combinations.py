@@ -259,7 +259,7 @@ def test_21_what_both_fsps_are_told(pipeline: Pipeline) -> None:  # BULK-103, BU
     told = [
         (sent.message.action, sent.message.to, sent.message.callback)
         for sent in pipeline.sent
-        if "to" in dir(sent.message)
+        if sent.topic == TOPIC_NOTIFICATION
     ]
     assert told == [("bulk-prepare", PAYEE, "POST"), ("bulk-commit", PAYER, "PUT"), ("bulk-commit", PAYEE, "PUT")]
 
