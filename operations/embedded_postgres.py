@@ -69,13 +69,14 @@ def stop(folder: Path) -> None:
 def is_running(folder: Path) -> bool:
     """Whether the server's process is there; it may still be starting or recovering."""
     try:
-        os.kill(int((folder / "postmaster.pid").read_text().split("\n", 1)[0]), 0)
+        pid = int((folder / "postmaster.pid").read_text().split("\n", 1)[0])
+        os.kill(pid, 0)
     except PermissionError:
         # It is there and belongs to another user (as root we run it as one).
-        return True
+        return _is_live_postgres(pid)
     except (OSError, ValueError):
         return False
-    return True
+    return _is_live_postgres(pid)
 
 
 def _server(folder: Path) -> "PostgresServer":
@@ -99,18 +100,29 @@ def _start_patiently(server: "PostgresServer") -> None:
 
 
 def _forget_stale_pid(folder: Path) -> None:
-    """Remove a postmaster.pid that a killed server left and whose number another program has got since.
+    """Remove the lock files of a killed server that is a zombie, or whose number another program has got since.
 
     The wheel would take that program for the server, and PostgreSQL would refuse to start beside it.
     """
     pid_file = folder / "postmaster.pid"
     try:
-        command = Path("/proc", pid_file.read_text().split("\n", 1)[0].strip(), "comm")
-        if command.exists() and command.read_text().strip() != "postgres":
+        # The lines: pid, data folder, start time, port, socket folder, …
+        pid, _, _, port, socket_folder, *_ = pid_file.read_text().split("\n")
+        if not _is_live_postgres(int(pid)):
+            Path(socket_folder, f".s.PGSQL.{port}.lock").unlink(missing_ok=True)
             pid_file.unlink()
-    except OSError:
-        # No such file, or no such process any more: nothing to be confused about.
+    except (OSError, ValueError):
+        # No such file, or none that says anything: nothing to be confused about.
         return
+
+
+def _is_live_postgres(pid: int) -> bool:
+    """False if Linux knows better: another program, or a zombie, which stays one where process 1 reaps nobody."""
+    try:
+        name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
+    except OSError:
+        return True
+    return name == "postgres" and rest.split()[0] not in {"Z", "X"}
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from db.reference_data import HUB_NAME
 from domain.bulk_fulfil import FulfilRules
 from domain.bulk_prepare import BulkRules
 from domain.combinations import BULK_FULFIL, BULK_FULFIL_ERROR, BULK_GET, BULK_PREPARE, TOPIC_NOTIFICATION
-from domain.identifiers import id_bytes
+from domain.identifiers import id_bytes, id_text
 from handlers.bulk_fulfil import BulkFulfilHandler
 from handlers.bulk_get import BulkGetHandler
 from handlers.bulk_prepare import BulkPrepareHandler
@@ -34,6 +34,7 @@ from object_store.interface import ObjectStore
 from schemas.codec import codec
 from schemas.messages import BulkFulfil, BulkGet, BulkPrepare, Message, Tick
 from stream.interface import Stream
+from tests.fspiop_document import DOCUMENT, check_body
 
 NOW_MS = Callable[[], int]
 
@@ -168,9 +169,22 @@ class Pipeline:
             message_codec = codec(type(output.message))
             [message] = message_codec.decode(message_codec.encode([output.message]))
             self.sent.append(Sent(output.topic, output.key, message))
+            if output.topic == TOPIC_NOTIFICATION:
+                self._require_valid_callback(message)
             self.queues[output.topic].extend([message] * self.copies)
             if self.seed is not None:
                 self._random.shuffle(self.queues[output.topic])
+
+    def _require_valid_callback(self, notification: Any) -> None:
+        """Every body that any flow tells an FSP is what the OpenAPI document of FSPIOP 1.1 says; nothing is null."""
+        bulk_transfer_id = id_text(notification.bulk_transfer_id)
+        method, path = {
+            "POST": ("POST", "/bulkTransfers"),
+            "PUT": ("PUT", f"/bulkTransfers/{bulk_transfer_id}"),
+            "PUT_ERROR": ("PUT", f"/bulkTransfers/{bulk_transfer_id}/error"),
+        }[notification.callback]
+        if DOCUMENT.exists():
+            assert check_body(method, path, self.store.get(notification.content)) == []
 
     def notifications(self, to: str) -> list[Any]:
         """What was to be told to this FSP, in order."""

@@ -70,6 +70,9 @@ class MemoryStream:
     def trim(self, topic: str, partition: int, before_offset: int) -> None:
         raise NotImplementedError("the edge trims nothing")
 
+    def trim_read(self, topic: str, next_offsets: Mapping[int, int]) -> None:
+        raise NotImplementedError("the edge trims nothing")
+
     def close(self) -> None:
         return None
 

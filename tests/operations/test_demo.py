@@ -63,6 +63,22 @@ def test_nothing_is_left_when_the_demo_has_ended(tmp_path: Path) -> None:
     assert list(tmp_path.glob("bulk-switch-demo-*")) == []
 
 
+def test_a_demo_clears_what_a_killed_one_has_left(tmp_path: Path) -> None:
+    with start("demo", data_folder=tmp_path / "unused", TMPDIR=str(tmp_path)) as killed:
+        wait_until(lambda: list(tmp_path.glob("bulk-switch-demo-*/world.json")), "the start of the world")
+        killed.kill()
+    [left] = tmp_path.glob("bulk-switch-demo-*")
+    # PostgreSQL alone outlives its killed parent.
+    wait_until(lambda: all("postgres" in command for command in processes_of(left).values()), "the end of the others")
+    assert processes_of(left)
+
+    done = run("demo", data_folder=tmp_path / "unused", TMPDIR=str(tmp_path))
+
+    assert done.returncode == 0, done.stderr
+    assert not left.exists()
+    assert processes_of(left) == {}
+
+
 def test_kill_9_of_every_process_during_the_bulk_changes_nothing(data_folder: Path, stream_url: str) -> None:
     """BULK-134, D2, D3, D10: each handler in a process of its own, every process killed twice while the bulk runs.
 
