@@ -1,7 +1,7 @@
 """A stream and an object store in memory, real enough to keep what they are given and to fail the way real ones do."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from object_store.interface import ObjectMissing, ObjectStoreUnavailable
