@@ -22,7 +22,6 @@ class Advance:
     partition: int
     first_offset: int
     next_offset: int
-    outputs: bytes | None
     read_ms: int
 
 
@@ -39,11 +38,10 @@ _LOAD = text("""
 
 _ADVANCE = text("""
     UPDATE handler_progress AS p
-    SET next_offset = a.next_offset, outputs = a.outputs, changed_date = now(),
-        read_date = to_timestamp(a.read_ms / 1000.0)
+    SET next_offset = a.next_offset, changed_date = now(), read_date = to_timestamp(a.read_ms / 1000.0),
+        outputs = CASE WHEN a.partition = :journal_partition THEN CAST(:outputs AS bytea) END
     FROM unnest(CAST(:partitions AS int[]), CAST(:first_offsets AS bigint[]), CAST(:next_offsets AS bigint[]),
-                CAST(:outputs AS bytea[]), CAST(:read_ms AS bigint[]))
-         AS a(partition, first_offset, next_offset, outputs, read_ms)
+                CAST(:read_ms AS bigint[])) AS a(partition, first_offset, next_offset, read_ms)
     WHERE p.handler = :handler AND p.topic = :topic AND p.partition = a.partition AND p.next_offset = a.first_offset
 """)
 
@@ -67,8 +65,11 @@ def load_progress(tx: Connection, handler: str, topic: str, partitions: Sequence
     return [Progress(*row) for row in tx.execute(_LOAD, parameters).all()]
 
 
-def advance(tx: Connection, handler: str, topic: str, advances: Sequence[Advance]) -> int:
-    """Store the progress of a batch; returns how many rows were still at their first offset (fewer: fenced)."""
+def advance(tx: Connection, handler: str, topic: str, advances: Sequence[Advance], outputs: bytes | None) -> int:
+    """Store the progress of a batch, its outputs in the row of the first partition.
+
+    Returns how many rows were still at their first offset (fewer: fenced).
+    """
     result = tx.execute(
         _ADVANCE,
         {
@@ -77,7 +78,8 @@ def advance(tx: Connection, handler: str, topic: str, advances: Sequence[Advance
             "partitions": [one.partition for one in advances],
             "first_offsets": [one.first_offset for one in advances],
             "next_offsets": [one.next_offset for one in advances],
-            "outputs": [one.outputs for one in advances],
+            "journal_partition": advances[0].partition,
+            "outputs": outputs,
             "read_ms": [one.read_ms for one in advances],
         },
     )

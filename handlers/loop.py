@@ -269,18 +269,12 @@ class _Session:
         return self._handler.handle(tx, [entry.message for entry in batch.messages]), 0
 
     def _store_progress(self, tx: Connection, batch: Batch, journalled: bytes | None) -> None:
-        first = batch.records[0].partition
+        # The first partition of the batch comes first here too: its row takes the journal.
         advances = [
-            Advance(
-                partition.number,
-                self._next_offsets[partition],
-                next_offset,
-                journalled if partition == first else None,
-                batch.read_ms(partition),
-            )
+            Advance(partition.number, self._next_offsets[partition], next_offset, batch.read_ms(partition))
             for partition, next_offset in batch.next_offsets().items()
         ]
-        if advance(tx, self._handler.name, self._handler.topic, advances) != len(advances):
+        if advance(tx, self._handler.name, self._handler.topic, advances, journalled) != len(advances):
             tx.rollback()
             raise Fenced(
                 f"{self._handler.name}: another owner has moved on with one of {[a.partition for a in advances]}"
