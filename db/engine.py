@@ -2,10 +2,11 @@
 
 from sqlalchemy import Engine, create_engine
 
-# A batch's statements are index walks by design. A plan that was cached while a table was small would scan it for ever
-# after (until the next ANALYZE), and cost O(n) per batch: so sequential scans are priced out, and JIT is off because
-# compiling costs more than any of these statements.
-_OPTIONS = "-c enable_seqscan=off -c jit=off -c timezone=UTC"
+# A batch's statements are index walks by design. A plan that was cached while a table was small, or a generic one that
+# knows nothing of the keys, would scan or merge a whole table until the next ANALYZE, and cost O(table) per batch: so
+# sequential scans, hash joins and merge joins are priced out, which leaves nested loops over indexes. JIT is off because
+# compiling costs more than any of these statements. docs/decisions/0006 has what was measured.
+_OPTIONS = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off -c timezone=UTC"
 
 
 def make_engine(url: str, *, application_name: str, pool_size: int = 5) -> Engine:

@@ -5,8 +5,8 @@ raises the driver's unique violation: the loser's batch is rolled back and sees 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -15,6 +15,7 @@ from domain.fspiop_errors import FspiopError
 from domain.identifiers import id_text, transfer_key
 from domain.money import format_amount, from_numeric
 from domain.states import START, ItemState, TransferState
+from domain.transfers import Transfer
 
 # A look-up is an order of magnitude cheaper than calling the enumeration, and there is one per row.
 _ITEM_STATE = {state.value: state for state in ItemState}
@@ -95,8 +96,7 @@ def tally_items(tx: Connection, bulks: Mapping[int, int]) -> dict[int, tuple[dic
     return tallies
 
 
-@dataclass(frozen=True, slots=True)
-class ItemRow:
+class ItemRow(NamedTuple):
     """An item as its bulk's result shows it; `fulfilment` where the payee's answer was good."""
 
     transfer_key: int
@@ -129,8 +129,7 @@ def _error(code: str | None, description: str | None) -> FspiopError | None:
     return None if code is None or description is None else FspiopError(code, description)
 
 
-@dataclass(frozen=True, slots=True)
-class OpenItemRow:
+class OpenItemRow(NamedTuple):
     """An item that still waits, with its transfer, if there is one, and the reason and error of its last step."""
 
     transfer_key: int
@@ -180,8 +179,7 @@ def open_items_of(tx: Connection, bulks: Mapping[int, int]) -> list[OpenItemRow]
 # Transfers.
 
 
-@dataclass(frozen=True, slots=True)
-class NewTransfer:
+class NewTransfer(NamedTuple):
     """A transfer with its first step (RECEIVED_PREPARE, or INVALID with its error). The amount counts 1/10,000."""
 
     transfer_key: int
@@ -246,22 +244,6 @@ def used_transfer_ids(tx: Connection, ids: Sequence[bytes]) -> dict[bytes, tuple
     return {transfer_id: (key, hash_) for transfer_id, key, hash_ in found}
 
 
-@dataclass(frozen=True, slots=True)
-class TransferRow:
-    """A transfer as it stands, with the reason and error of the step that led to its state."""
-
-    transfer_key: int
-    state: TransferState
-    amount: int
-    payer_account: int | None
-    payee_account: int | None
-    condition: bytes | None
-    expiration_ms: int
-    item_state: ItemState | None
-    reason: str
-    error: FspiopError | None
-
-
 _LEGS = text("""
     SELECT payer_participant_currency_id FROM transfer
     WHERE transfer_key = ANY(CAST(:payer_keys AS bigint[])) AND payer_participant_currency_id IS NOT NULL
@@ -289,14 +271,14 @@ _TRANSFERS = text("""
 """)
 
 
-def transfers_by_key(tx: Connection, keys: Sequence[int]) -> dict[int, TransferRow]:
+def transfers_by_key(tx: Connection, keys: Sequence[int]) -> dict[int, Transfer]:
     """The transfers that exist under these keys, each with its current state and its item's."""
-    rows: dict[int, TransferRow] = {}
+    rows: dict[int, Transfer] = {}
     amount: Decimal
     for key, state, amount, payer, payee, condition, expiration_ms, item, reason, code, text_ in tx.execute(
         _TRANSFERS, {"keys": int_array(keys)}
     ).all():
-        rows[key] = TransferRow(
+        rows[key] = Transfer(
             key,
             _TRANSFER_STATE[state],
             from_numeric(amount),
@@ -327,8 +309,7 @@ def transfer_states(tx: Connection, keys: Sequence[int]) -> dict[int, TransferSt
     return {key: _TRANSFER_STATE[state] for key, state in found}
 
 
-@dataclass(frozen=True, slots=True)
-class TransferStateChange:
+class TransferStateChange(NamedTuple):
     """A step of a transfer; `position` is its account's value afterwards where money moved (a count of 1/10,000)."""
 
     transfer_key: int

@@ -21,6 +21,7 @@ as is every item after REJECTED or PUT /error, whatever fulfilments stand inside
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from domain.bulk_processing import FulfilOutcome
 from domain.fspiop_errors import BULK_NOT_FOUND, MODIFIED_REQUEST, ErrorCode, FspiopError, fspiop_error
@@ -36,8 +37,7 @@ class FulfilRules:
     completed_timestamp_age_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ItemAnswer:
+class ItemAnswer(NamedTuple):
     """What the payee says of one transfer: a fulfilment, or an error, or neither (which is a missing fulfilment)."""
 
     transfer_id: bytes
@@ -85,8 +85,7 @@ class FulfilVerdict(Enum):
     ACCEPT = "PROCESSING, and one message per forwarded item"
 
 
-@dataclass(frozen=True, slots=True)
-class MemberAnswer:
+class MemberAnswer(NamedTuple):
     """What goes on to fulfil for one member: `refused` by the payee, or failed (`error` without refused), or fulfilled."""
 
     transfer_key: int

@@ -16,6 +16,7 @@ An item *expired* if it is EXPIRED or its error is 3303.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from domain.combinations import ERROR, SUCCESS
 from domain.fspiop_errors import ErrorCode, FspiopError
@@ -50,8 +51,7 @@ class FulfilOutcome(Enum):
     ERROR = "ERROR"
 
 
-@dataclass(frozen=True, slots=True)
-class ItemNews:
+class ItemNews(NamedTuple):
     """One message about one item."""
 
     bulk_key: int
@@ -61,8 +61,7 @@ class ItemNews:
     error: FspiopError | None
 
 
-@dataclass(frozen=True, slots=True)
-class ItemStep:
+class ItemStep(NamedTuple):
     transfer_key: int
     to_state: ItemState
     error: FspiopError | None

@@ -7,15 +7,15 @@ SHA-256(fulfilment) is its condition, else RECEIVED_ERROR with 3100 (D4: positio
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from domain.fspiop_errors import INVALID_FULFILMENT, FspiopError
 from domain.prepare import decode_32_bytes
 from domain.states import TransferState
+from domain.transfers import Transfer
 
 
-@dataclass(frozen=True, slots=True)
-class TransferAnswer:
+class TransferAnswer(NamedTuple):
     """One answer: a fulfilment; or an error, `refused` where it was the payee's own."""
 
     transfer_key: int
@@ -24,20 +24,7 @@ class TransferAnswer:
     refused: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ReservedTransfer:
-    """A transfer as it stands; accounts are the POSITION accounts of payer and payee."""
-
-    transfer_key: int
-    state: TransferState
-    condition: bytes
-    expiration_ms: int
-    payer_account: int
-    payee_account: int
-
-
-@dataclass(frozen=True, slots=True)
-class FulfilStep:
+class FulfilStep(NamedTuple):
     """RESERVED becomes RECEIVED_FULFIL (with the 32 bytes) or RECEIVED_ERROR; `account` is the one position will move."""
 
     transfer_key: int
@@ -49,7 +36,7 @@ class FulfilStep:
 
 
 def decide_fulfil(
-    answers: Iterable[TransferAnswer], transfers: Mapping[int, ReservedTransfer], now_ms: int
+    answers: Iterable[TransferAnswer], transfers: Mapping[int, Transfer], now_ms: int
 ) -> list[FulfilStep]:
     """A step for every answer that still has an effect; the first answer for a transfer is the one that counts."""
     steps: dict[int, FulfilStep] = {}
@@ -66,7 +53,9 @@ def decide_fulfil(
     return list(steps.values())
 
 
-def _step(answer: TransferAnswer, transfer: ReservedTransfer) -> FulfilStep:
+def _step(answer: TransferAnswer, transfer: Transfer) -> FulfilStep:
+    assert transfer.payer_account is not None
+    assert transfer.payee_account is not None
     if answer.error is not None:
         return FulfilStep(
             answer.transfer_key,

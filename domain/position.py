@@ -15,9 +15,11 @@ counts of 1/10,000 (D26).
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from domain.fspiop_errors import TRANSFER_EXPIRED, ErrorCode, FspiopError, fspiop_error
 from domain.states import ItemState, TransferState
+from domain.transfers import Transfer
 
 
 class Move(Enum):
@@ -43,21 +45,7 @@ class AccountPosition:
     net_debit_cap: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class TransferFact:
-    """One transfer as it stood when its accounts were locked. `item_state` is None for a transfer outside any bulk."""
-
-    transfer_key: int
-    state: TransferState
-    amount: int
-    payer_account: int
-    payee_account: int
-    expiration_ms: int
-    item_state: ItemState | None
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """A transfer leaves `from_state`; `position` is what its account holds afterwards, None where no money moved."""
 
     transfer_key: int
@@ -84,7 +72,7 @@ OVER_LIMIT = fspiop_error(ErrorCode.PAYER_LIMIT_ERROR)
 
 def decide_positions(
     requests: Iterable[tuple[int, Move]],
-    transfers: Mapping[int, TransferFact],
+    transfers: Mapping[int, Transfer],
     accounts: Mapping[int, AccountPosition],
     now_ms: int,
 ) -> PositionDecision:
@@ -95,7 +83,7 @@ def decide_positions(
     positions = {account_id: account.value for account_id, account in accounts.items()}
     steps: list[Step] = []
     done: set[int] = set()
-    debits: list[TransferFact] = []
+    debits: list[Transfer] = []
     for key, move in requests:
         transfer = transfers.get(key)
         if transfer is None or transfer.state is not move.value or key in done:
@@ -105,24 +93,29 @@ def decide_positions(
             debits.append(transfer)
         else:
             steps.append(_credit(transfer, move, positions))
-    steps += [_debit(transfer, accounts[transfer.payer_account], positions, now_ms) for transfer in debits]
+    steps += [_debit(transfer, accounts[_leg(transfer.payer_account)], positions, now_ms) for transfer in debits]
     changed = {key: value for key, value in positions.items() if value != accounts[key].value}
     return PositionDecision(steps, changed)
 
 
-def _credit(transfer: TransferFact, move: Move, positions: dict[int, int]) -> Step:
+def _leg(account_id: int | None) -> int:
+    assert account_id is not None, "only an INVALID transfer lacks an account, and no move is made of it"
+    return account_id
+
+
+def _credit(transfer: Transfer, move: Move, positions: dict[int, int]) -> Step:
     match move:
         case Move.COMMIT:
-            account_id, to_state = transfer.payee_account, TransferState.COMMITTED
+            account_id, to_state = _leg(transfer.payee_account), TransferState.COMMITTED
         case Move.ABORT:
-            account_id, to_state = transfer.payer_account, TransferState.ABORTED_ERROR
+            account_id, to_state = _leg(transfer.payer_account), TransferState.ABORTED_ERROR
         case _:
-            account_id, to_state = transfer.payer_account, TransferState.EXPIRED_RESERVED
+            account_id, to_state = _leg(transfer.payer_account), TransferState.EXPIRED_RESERVED
     positions[account_id] -= transfer.amount
     return Step(transfer.transfer_key, move, transfer.state, to_state, account_id, positions[account_id])
 
 
-def _debit(transfer: TransferFact, account: AccountPosition, positions: dict[int, int], now_ms: int) -> Step:
+def _debit(transfer: Transfer, account: AccountPosition, positions: dict[int, int], now_ms: int) -> Step:
     error = _refusal(transfer, account, positions[account.account_id], now_ms)
     if error is not None:
         return Step(
@@ -145,7 +138,7 @@ def _debit(transfer: TransferFact, account: AccountPosition, positions: dict[int
     )
 
 
-def _refusal(transfer: TransferFact, account: AccountPosition, position: int, now_ms: int) -> FspiopError | None:
+def _refusal(transfer: Transfer, account: AccountPosition, position: int, now_ms: int) -> FspiopError | None:
     if transfer.item_state not in (None, ItemState.RECEIVED):
         return NOT_WAITING
     if transfer.expiration_ms <= now_ms:

@@ -18,6 +18,7 @@ import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple, Protocol
 
 from domain.fspiop_errors import (
     MODIFIED_REQUEST,
@@ -32,19 +33,27 @@ from domain.states import ItemState
 CONDITION_BYTES = 32
 
 
-@dataclass(frozen=True, slots=True)
-class ItemToPrepare:
-    """What prepare is asked to look at. Times in milliseconds since 1970."""
+class ItemToPrepare(Protocol):
+    """What prepare is asked to look at, as its message says it. Times in milliseconds since 1970."""
 
-    transfer_key: int
-    transfer_id: bytes
-    payer_fsp: str
-    payee_fsp: str
-    currency: str
-    amount: str
-    condition: str
-    expiration_ms: int
-    hash: bytes
+    @property
+    def transfer_key(self) -> int: ...
+    @property
+    def transfer_id(self) -> bytes: ...
+    @property
+    def payer_fsp(self) -> str: ...
+    @property
+    def payee_fsp(self) -> str: ...
+    @property
+    def currency(self) -> str: ...
+    @property
+    def amount(self) -> str: ...
+    @property
+    def condition(self) -> str: ...
+    @property
+    def expiration_ms(self) -> int: ...
+    @property
+    def hash(self) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +86,7 @@ class PrepareVerdict(Enum):
     VALID = "written as RECEIVED_PREPARE, and on to position"
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedItem:
+class PreparedItem(NamedTuple):
     """The verdict on one item. The amount is a count of 1/10,000; account ids and condition are None where unknown."""
 
     item: ItemToPrepare

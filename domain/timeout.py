@@ -14,6 +14,7 @@ on what was sent before, so a message that was lost is derived again, and a repe
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from domain.combinations import (
     ITEM_COMMITTED,
@@ -36,8 +37,7 @@ from domain.states import BULK_TRANSITIONS, OPEN_ITEM_STATES, BulkState, ItemSta
 REASON_REJECT = POSITION_REJECT.action
 
 
-@dataclass(frozen=True, slots=True)
-class OpenItem:
+class OpenItem(NamedTuple):
     """An item of a due bulk with its transfer's state, and the reason and error of that state's step."""
 
     transfer_key: int
@@ -47,15 +47,13 @@ class OpenItem:
     error: FspiopError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ExpiryStep:
+class ExpiryStep(NamedTuple):
     transfer_key: int
     from_state: TransferState
     to_state: TransferState
 
 
-@dataclass(frozen=True, slots=True)
-class DueMessage:
+class DueMessage(NamedTuple):
     transfer_key: int
     combination: Combination
     error: FspiopError | None = None

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -22,8 +22,7 @@ _log = logging.getLogger(__name__)
 _DEAD_LETTER_BYTES_MAX = RECORD_BYTES_MAX - 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One message and the record it stood in."""
 
     record: Record

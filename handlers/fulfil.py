@@ -27,7 +27,7 @@ from domain.combinations import (
     require_known,
 )
 from domain.fspiop_errors import FspiopError
-from domain.fulfil import FulfilStep, ReservedTransfer, TransferAnswer, decide_fulfil
+from domain.fulfil import FulfilStep, TransferAnswer, decide_fulfil
 from domain.states import TransferState
 from handlers.handler import Crash, Output
 from handlers.news import to_position
@@ -47,14 +47,7 @@ class FulfilHandler:
     def handle(self, tx: Connection, messages: Sequence[TransferFulfil]) -> list[Output]:
         for message in messages:
             require_known(self.topic, message.type, message.action, message.status)
-        rows = transfers_by_key(tx, [message.transfer_key for message in messages])
-        transfers = {
-            key: ReservedTransfer(
-                key, row.state, row.condition, row.expiration_ms, row.payer_account, row.payee_account
-            )
-            for key, row in rows.items()
-            if row.condition is not None and row.payer_account is not None and row.payee_account is not None
-        }
+        transfers = transfers_by_key(tx, [message.transfer_key for message in messages])
         steps = decide_fulfil([_answer(message) for message in messages], transfers, now_ms(tx))
         if steps:
             insert_transfer_steps(tx, [_step_row(step) for step in steps])

@@ -10,8 +10,7 @@ Whatever else is raised is a bug; the loop looks for the message that causes it 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import Connection
 
@@ -30,8 +29,7 @@ class Crash(Exception):
     """Stop the process; the text says why, for the one who will be woken."""
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """A message to send once the transaction is committed; `key` decides the partition and shares a frame."""
 
     topic: str

@@ -11,13 +11,13 @@ it. A transfer's step is keyed by the state it leaves, so a repeat and a late me
 and of two that race one rolls back.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
 from db.clock import now_ms
 from db.positions import lock_positions_with_cover, read_positions, write_positions
-from db.transfers import TransferRow, TransferStateChange, insert_transfer_steps, legs_of, transfers_by_key
+from db.transfers import TransferStateChange, insert_transfer_steps, legs_of, transfers_by_key
 from domain.combinations import (
     ITEM_COMMITTED,
     ITEM_FULFIL_INVALID,
@@ -30,9 +30,10 @@ from domain.combinations import (
     require_known,
 )
 from domain.fspiop_errors import TRANSFER_EXPIRED, ErrorCode, FspiopError, fspiop_error
-from domain.position import Move, Step, TransferFact, decide_positions
+from domain.position import Move, Step, decide_positions
 from domain.states import TransferState
 from domain.timeout import REASON_REJECT
+from domain.transfers import Transfer
 from handlers.handler import Crash, Output
 from handlers.news import item_news
 from schemas.messages import TransferPosition
@@ -67,15 +68,15 @@ class PositionHandler:
             payee_keys=[key for key, move in requests if move is Move.COMMIT],
         )
         lock_positions_with_cover(tx, accounts_to_lock)
-        rows = transfers_by_key(tx, [key for key, _ in requests])
+        transfers = transfers_by_key(tx, [key for key, _ in requests])
         accounts = read_positions(tx, accounts_to_lock)
-        decision = decide_positions(requests, _facts(rows), accounts, now_ms(tx))
+        decision = decide_positions(requests, transfers, accounts, now_ms(tx))
         if decision.steps:
-            insert_transfer_steps(tx, [_step_row(step, rows[step.transfer_key]) for step in decision.steps])
+            insert_transfer_steps(tx, [_step_row(step, transfers[step.transfer_key]) for step in decision.steps])
         if decision.positions:
             write_positions(tx, decision.positions)
         by_key = {message.transfer_key: message for message in messages}
-        return [_news(step, rows[step.transfer_key], by_key[step.transfer_key]) for step in decision.steps]
+        return [_news(step, transfers[step.transfer_key], by_key[step.transfer_key]) for step in decision.steps]
 
     def give_up(self, tx: Connection, message: TransferPosition, reason: str) -> list[Output]:
         """A transfer that holds no money yet is rejected with 2001; with money on its way nobody may give up."""
@@ -92,18 +93,7 @@ class PositionHandler:
         return [item_news(ITEM_NOT_RESERVED, message.bulk_transfer_id, row.transfer_key, message.transfer_id, error)]
 
 
-def _facts(rows: Mapping[int, TransferRow]) -> dict[int, TransferFact]:
-    """The transfers that can move at all: an INVALID one may lack an account, and has nothing to move."""
-    return {
-        key: TransferFact(
-            key, row.state, row.amount, row.payer_account, row.payee_account, row.expiration_ms, row.item_state
-        )
-        for key, row in rows.items()
-        if row.payer_account is not None and row.payee_account is not None
-    }
-
-
-def _reason(step: Step, row: TransferRow) -> str:
+def _reason(step: Step, transfer: Transfer) -> str:
     # An abort keeps the reason of the RECEIVED_ERROR before it, so that what it answers can be derived again.
     match step.move:
         case Move.PREPARE:
@@ -111,33 +101,33 @@ def _reason(step: Step, row: TransferRow) -> str:
         case Move.COMMIT:
             return "bulk-commit"
         case Move.ABORT:
-            return row.reason
+            return transfer.reason
         case Move.TIMEOUT:
             return "bulk-timeout-reserved"
 
 
-def _error(step: Step, row: TransferRow) -> FspiopError | None:
+def _error(step: Step, transfer: Transfer) -> FspiopError | None:
     match step.move:
         case Move.ABORT:
-            return row.error
+            return transfer.error
         case Move.TIMEOUT:
             return TRANSFER_EXPIRED
         case _:
             return step.error
 
 
-def _step_row(step: Step, row: TransferRow) -> TransferStateChange:
+def _step_row(step: Step, transfer: Transfer) -> TransferStateChange:
     return TransferStateChange(
         step.transfer_key,
         step.from_state,
         step.to_state,
-        _reason(step, row),
+        _reason(step, transfer),
         position=step.position,
-        error=_error(step, row),
+        error=_error(step, transfer),
     )
 
 
-def _answer(step: Step, row: TransferRow) -> Combination:
+def _answer(step: Step, transfer: Transfer) -> Combination:
     match step.to_state:
         case TransferState.RESERVED:
             return ITEM_RESERVED
@@ -148,10 +138,14 @@ def _answer(step: Step, row: TransferRow) -> Combination:
         case TransferState.EXPIRED_RESERVED:
             return ITEM_RELEASED
         case _:
-            return ITEM_REFUSED if row.reason == REASON_REJECT else ITEM_FULFIL_INVALID
+            return ITEM_REFUSED if transfer.reason == REASON_REJECT else ITEM_FULFIL_INVALID
 
 
-def _news(step: Step, row: TransferRow, message: TransferPosition) -> Output:
+def _news(step: Step, transfer: Transfer, message: TransferPosition) -> Output:
     return item_news(
-        _answer(step, row), message.bulk_transfer_id, step.transfer_key, message.transfer_id, _error(step, row)
+        _answer(step, transfer),
+        message.bulk_transfer_id,
+        step.transfer_key,
+        message.transfer_id,
+        _error(step, transfer),
     )

@@ -31,7 +31,6 @@ from domain.fspiop_errors import ErrorCode, FspiopError, fspiop_error
 from domain.identifiers import bulk_key_of
 from domain.prepare import (
     AccountFact,
-    ItemToPrepare,
     PreparedItem,
     PrepareFacts,
     PrepareVerdict,
@@ -58,7 +57,7 @@ class PrepareHandler:
             require_known(self.topic, message.type, message.action, message.status)
         lock_bulks_shared(tx, list({bulk_key_of(message.transfer_key) for message in messages}))
         facts = self._load(tx, messages)
-        decided = decide_prepare([_item(message) for message in messages], facts)
+        decided = decide_prepare(messages, facts)
         return self._save(tx, messages, decided)
 
     def give_up(self, tx: Connection, message: TransferPrepare, reason: str) -> list[Output]:
@@ -105,20 +104,6 @@ class PrepareHandler:
         if transfers:
             insert_transfers(tx, transfers)
         return outputs
-
-
-def _item(message: TransferPrepare) -> ItemToPrepare:
-    return ItemToPrepare(
-        message.transfer_key,
-        message.transfer_id,
-        message.payer_fsp,
-        message.payee_fsp,
-        message.currency,
-        message.amount,
-        message.condition,
-        message.expiration_ms,
-        message.hash,
-    )
 
 
 def _transfer(prepared: PreparedItem, state: TransferState) -> NewTransfer:

@@ -10,9 +10,8 @@ is read as the newest. Unknown fingerprints mean that the writer is newer than t
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
-from operator import attrgetter
 from typing import Any, Final
 
 import fastavro
@@ -61,9 +60,7 @@ class FrameCodec:
         versions = schema_versions(message)
         self._message = message
         self._names = tuple(message.__dataclass_fields__)
-        values = attrgetter(*self._names)
-        # attrgetter of a single name gives the value, not a tuple of it.
-        self._values = values if len(self._names) > 1 else lambda message: (values(message),)
+        self._row = _row_maker(self._names)
         self._newest = fastavro.parse_schema(frame_schema(versions[-1]))
         self._prefix = MARKER + frame_fingerprint(versions[-1])
         # The newest version needs no resolution between writer's and reader's schema, which is what makes it fast.
@@ -72,11 +69,9 @@ class FrameCodec:
         }
 
     def encode(self, messages: Sequence[Message]) -> bytes:
-        names, values = self._names, self._values
         out = io.BytesIO()
         out.write(self._prefix)
-        rows = [dict(zip(names, values(message), strict=True)) for message in messages]
-        fastavro.schemaless_writer(out, self._newest, rows)
+        fastavro.schemaless_writer(out, self._newest, list(map(self._row, messages)))
         return out.getvalue()
 
     def decode(self, value: bytes) -> list[Any]:
@@ -94,9 +89,19 @@ class FrameCodec:
             rows: Any = fastavro.schemaless_reader(body, writer, reader)
             if body.tell() != len(value):
                 raise Undecodable(f"{len(value) - body.tell()} bytes are left behind the frame")
+            if reader is None:
+                # Written by this very version: the fields stand in the order of the class.
+                return [self._message(*row.values()) for row in rows]
             return [self._message(**row) for row in rows]
         except (EOFError, IndexError, KeyError, OverflowError, TypeError, ValueError, MemoryError) as error:
             raise Undecodable(f"not a frame of {self._message.__name__}: {error}") from error
+
+
+def _row_maker(names: Sequence[str]) -> Callable[[Message], dict[str, Any]]:
+    """A function that writes a message as a literal dict: half the time of zipping names and values, at every hop."""
+    fields = ", ".join(f"{name!r}: message.{name}" for name in names)
+    maker: Callable[[Message], dict[str, Any]] = eval(f"lambda message: {{{fields}}}")  # noqa: S307 - names of our classes
+    return maker
 
 
 _codecs: dict[Any, FrameCodec] = {}

@@ -6,8 +6,7 @@ added to it (extensionList) word for word.
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -15,8 +14,7 @@ from domain.fspiop_errors import FspiopError
 from domain.identifiers import id_text
 
 
-@dataclass(frozen=True, slots=True)
-class ItemResult:
+class ItemResult(NamedTuple):
     """One line of a result list. `said` is the payee's own result for the item, of which the extras are kept."""
 
     transfer_id: bytes

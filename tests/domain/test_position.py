@@ -1,6 +1,7 @@
 """No reservation goes past cover or cap, every move happens once, and the order within a batch is credits before debits."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,24 +13,17 @@ from domain.position import (
     OVER_LIMIT,
     AccountPosition,
     Move,
-    TransferFact,
     decide_positions,
 )
 from domain.states import TRANSFER_TRANSITIONS, ItemState, TransferState
+from domain.transfers import Transfer
 
 NOW = 1_000_000
 
 
-def transfer(
-    key: int, amount: int, state: TransferState = TransferState.RECEIVED_PREPARE, **changes: object
-) -> TransferFact:
-    facts: dict[str, object] = {
-        "payer_account": 1,
-        "payee_account": 2,
-        "expiration_ms": NOW + 1,
-        "item_state": ItemState.RECEIVED,
-    } | changes
-    return TransferFact(key, state, amount, **facts)  # type: ignore[arg-type]  # the fields by name, with changes
+def transfer(key: int, amount: int, state: TransferState = TransferState.RECEIVED_PREPARE, **changes: Any) -> Transfer:
+    fact = Transfer(key, state, amount, 1, 2, None, NOW + 1, ItemState.RECEIVED, "bulk-prepare", None)
+    return fact._replace(**changes)
 
 
 def account(
@@ -112,6 +106,8 @@ def test_any_batch_keeps_the_rules(
     running = {id_: one.value for id_, one in accounts.items()}
     for step in decision.steps:
         fact = transfers[step.transfer_key]
+        assert fact.payer_account is not None
+        assert fact.payee_account is not None
         assert step.to_state in TRANSFER_TRANSITIONS[fact.state]
         match step.to_state:
             case TransferState.RESERVED:

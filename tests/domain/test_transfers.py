@@ -9,10 +9,9 @@ import pytest
 
 from domain.combinations import POSITION_TIMEOUT
 from domain.fspiop_errors import INVALID_FULFILMENT, TRANSFER_EXPIRED, FspiopError
-from domain.fulfil import ReservedTransfer, TransferAnswer, decide_fulfil
+from domain.fulfil import TransferAnswer, decide_fulfil
 from domain.prepare import (
     AccountFact,
-    ItemToPrepare,
     PrepareFacts,
     PrepareVerdict,
     decide_prepare,
@@ -20,6 +19,8 @@ from domain.prepare import (
 )
 from domain.states import ItemState, TransferState
 from domain.timeout import OpenItem, becomes_expiring, decide_timeout, due_message
+from domain.transfers import Transfer
+from schemas.messages import TransferPrepare
 
 NOW = 1_000_000
 PREIMAGE = bytes(range(32))
@@ -30,12 +31,26 @@ def base64url(value: bytes) -> str:
     return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
 
 
-ITEM = ItemToPrepare(11, b"t" * 16, "payer", "payee", "USD", "10.5", base64url(CONDITION), NOW + 1, b"h")
+ITEM = TransferPrepare(
+    type="prepare",
+    action="bulk-prepare",
+    status="success",
+    bulk_transfer_id=b"b" * 16,
+    transfer_key=11,
+    transfer_id=b"t" * 16,
+    payer_fsp="payer",
+    payee_fsp="payee",
+    currency="USD",
+    amount="10.5",
+    condition=base64url(CONDITION),
+    expiration_ms=NOW + 1,
+    hash=b"h",
+)
 ACCOUNTS = {("payer", "USD"): AccountFact(1, is_active=True), ("payee", "USD"): AccountFact(2, is_active=True)}
 FACTS = PrepareFacts({11: ItemState.RECEIVED}, {}, ACCOUNTS, NOW)
 
 
-def prepare(item: ItemToPrepare = ITEM, **facts: Any) -> tuple[PrepareVerdict, FspiopError | None]:
+def prepare(item: TransferPrepare = ITEM, **facts: Any) -> tuple[PrepareVerdict, FspiopError | None]:
     [prepared] = decide_prepare([item], dataclasses.replace(FACTS, **facts))
     return prepared.verdict, prepared.error
 
@@ -101,7 +116,18 @@ def test_32_bytes_and_nothing_else() -> None:
         assert decode_32_bytes(wrong) is None
 
 
-RESERVED = ReservedTransfer(11, TransferState.RESERVED, CONDITION, NOW + 1, payer_account=1, payee_account=2)
+RESERVED = Transfer(
+    transfer_key=11,
+    state=TransferState.RESERVED,
+    amount=1,
+    payer_account=1,
+    payee_account=2,
+    condition=CONDITION,
+    expiration_ms=NOW + 1,
+    item_state=ItemState.ACCEPTED,
+    reason="bulk-prepare",
+    error=None,
+)
 GOOD = TransferAnswer(11, base64url(PREIMAGE), None, refused=False)
 
 
@@ -112,23 +138,23 @@ def test_the_fulfilment_of_the_condition_goes_to_the_payees_account() -> None:
 
 @pytest.mark.parametrize("fulfilment", [None, "x", base64url(bytes(32)), base64url(bytes(31))])
 def test_a_wrong_or_missing_fulfilment_gives_the_money_back(fulfilment: str | None) -> None:  # D4
-    [step] = decide_fulfil([dataclasses.replace(GOOD, fulfilment=fulfilment)], {11: RESERVED}, NOW)
+    [step] = decide_fulfil([GOOD._replace(fulfilment=fulfilment)], {11: RESERVED}, NOW)
     assert (step.to_state, step.account, step.error) == (TransferState.RECEIVED_ERROR, 1, INVALID_FULFILMENT)
     assert not step.refused
 
 
 def test_a_refusal_counts_even_beside_a_good_fulfilment() -> None:
     no = FspiopError("5104", "No")
-    [step] = decide_fulfil([dataclasses.replace(GOOD, error=no, refused=True)], {11: RESERVED}, NOW)
+    [step] = decide_fulfil([GOOD._replace(error=no, refused=True)], {11: RESERVED}, NOW)
     assert (step.to_state, step.error, step.refused) == (TransferState.RECEIVED_ERROR, no, True)
 
 
 def test_late_repeated_and_unknown_answers_have_no_effect() -> None:  # D3, D5
     assert decide_fulfil([GOOD], {}, NOW) == []
     assert decide_fulfil([GOOD], {11: RESERVED}, NOW + 1) == []
-    assert len(decide_fulfil([GOOD, dataclasses.replace(GOOD, fulfilment=None)], {11: RESERVED}, NOW)) == 1
+    assert len(decide_fulfil([GOOD, GOOD._replace(fulfilment=None)], {11: RESERVED}, NOW)) == 1
     for state in set(TransferState) - {TransferState.RESERVED}:
-        assert decide_fulfil([GOOD], {11: dataclasses.replace(RESERVED, state=state)}, NOW) == []
+        assert decide_fulfil([GOOD], {11: RESERVED._replace(state=state)}, NOW) == []
 
 
 NO_FUNDS = FspiopError("4001", "Payer FSP insufficient liquidity")

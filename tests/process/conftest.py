@@ -1,0 +1,26 @@
+"""A running world for each test that kills its processes."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+# What these modules assert is to be explained as in a test.
+pytest.register_assert_rewrite("tests.process.bulk_sets", "tests.process.end_state", "tests.process.running_world")
+
+from tests.process.running_world import RunningWorld  # noqa: E402  # only now
+
+StartWorld = Callable[..., RunningWorld]
+
+
+@pytest.fixture
+def start_world(tmp_path: Path, stream_url: str) -> Iterator[StartWorld]:
+    """Starts a world on each stream; the settings are environment variables without their prefix, in lower case."""
+    with ExitStack() as stack:
+
+        def start(**settings: str) -> RunningWorld:
+            variables = {f"BULK_SWITCH_{name.upper()}": value for name, value in settings.items()}
+            return stack.enter_context(RunningWorld(tmp_path / "data", stream_url, **variables))
+
+        yield start
