@@ -13,7 +13,6 @@ join that could hide one, D16). A tick looks at `bulks_max` bulks, so the work o
 from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection
-from stream.ticks import TICK_TOPIC
 
 from db.bulks import BulkStateChange, bulks_by_key, insert_bulk_steps, lock_bulks
 from db.results import due_bulks, look_again
@@ -26,6 +25,7 @@ from domain.timeout import DueMessage, OpenItem, becomes_expiring, decide_timeou
 from handlers.handler import Crash, Output
 from handlers.news import item_news, to_position
 from schemas.messages import Tick
+from stream.ticks import TICK_TOPIC
 
 
 class TimeoutHandler:
