@@ -52,18 +52,24 @@ def start(folder: Path) -> str:
                     file.write(_SETTINGS)
             _start_patiently(server)
         return str(server.get_uri())
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+    except Exception as error:
+        # The wheel passes on whatever its own parts raise: assertions, psutil's errors, those of subprocesses.
         raise EmbeddedPostgresError(_explanation(folder, error)) from error
 
 
 def stop(folder: Path) -> None:
-    """Stop the server of this data folder, if one runs; what it has committed stays."""
+    """Stop the server of this data folder, if one runs; what it has committed stays. Raises EmbeddedPostgresError."""
     folder = folder.resolve()
     _forget_stale_pid(folder)
     if (folder / "postmaster.pid").exists() and (folder / "PG_VERSION").exists():
-        server = _server(folder)
-        server.start()
-        server.stop()
+        try:
+            server = _server(folder)
+            server.start()
+            server.stop()
+        except Exception as error:
+            # A server that ended while it was being asked to has done what was wanted.
+            if is_running(folder):
+                raise EmbeddedPostgresError(_explanation(folder, error)) from error
 
 
 def is_running(folder: Path) -> bool:
