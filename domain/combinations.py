@@ -6,7 +6,9 @@ needs stands below it as an extension, without a number. `require_known` is the 
 an unknown one raises, and the loop makes a dead letter of it (BULK-82).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 TOPIC_BULK_PREPARE = "topic-bulk-prepare"
 TOPIC_TRANSFER_PREPARE = "topic-transfer-prepare"
@@ -139,6 +141,23 @@ EXTENSIONS = (
 )
 
 _KNOWN = frozenset((one.topic, one.type, one.action, one.status) for one in SEED_COMBINATIONS + EXTENSIONS)
+
+
+class _SaysWhat(Protocol):
+    """Any message of a topic in the catalogue."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def action(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+
+
+def require_all_known(topic: str, messages: Iterable[_SaysWhat]) -> None:
+    """Raise UnknownCombination unless every message of a batch is one that this topic knows."""
+    for type_, action, status in {(message.type, message.action, message.status) for message in messages}:
+        require_known(topic, type_, action, status)
 
 
 def require_known(topic: str, type_: str, action: str, status: str) -> None:

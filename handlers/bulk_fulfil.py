@@ -54,7 +54,7 @@ from domain.combinations import (
     ITEM_FULFIL_REFUSED,
     TOPIC_BULK_FULFIL,
     TOPIC_TRANSFER_FULFIL,
-    require_known,
+    require_all_known,
 )
 from domain.fspiop_errors import MODIFIED_REQUEST, FspiopError
 from domain.identifiers import bulk_key_of, id_bytes
@@ -103,8 +103,7 @@ class BulkFulfilHandler:
 
     def handle(self, tx: Connection, messages: Sequence[BulkFulfil]) -> list[Output]:
         outputs: list[Output] = []
-        for message in messages:
-            require_known(self.topic, message.type, message.action, message.status)
+        require_all_known(self.topic, messages)
         for round_ in rounds(messages, lambda message: message.bulk_transfer_id):
             decided = self._decide(tx, [self._read(message) for message in round_])
             outputs += self._save(tx, decided)

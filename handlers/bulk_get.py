@@ -24,7 +24,7 @@ from domain.combinations import (
     BULK_GET_ERROR,
     TOPIC_BULK_GET,
     TOPIC_BULK_PREPARE,
-    require_known,
+    require_all_known,
 )
 from domain.fspiop_errors import BULK_NOT_FOUND
 from domain.identifiers import bulk_key_of
@@ -56,8 +56,7 @@ class BulkGetHandler:
         return 1
 
     def handle(self, tx: Connection, messages: Sequence[BulkGet]) -> list[Output]:
-        for message in messages:
-            require_known(self.topic, message.type, message.action, message.status)
+        require_all_known(self.topic, messages)
         participants = participants_by_name(tx, {message.source for message in messages})
         # Whoever is no participant has no endpoint, so there is nobody to answer.
         asked = [message for message in messages if message.source in participants]

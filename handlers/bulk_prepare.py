@@ -47,7 +47,7 @@ from domain.combinations import (
     ITEM_PREPARE,
     TOPIC_BULK_PREPARE,
     TOPIC_TRANSFER_PREPARE,
-    require_known,
+    require_all_known,
 )
 from domain.fspiop_errors import MODIFIED_REQUEST
 from domain.identifiers import id_bytes, transfer_key
@@ -99,8 +99,7 @@ class BulkPrepareHandler:
 
     def handle(self, tx: Connection, messages: Sequence[BulkPrepare]) -> list[Output]:
         outputs: list[Output] = []
-        for message in messages:
-            require_known(self.topic, message.type, message.action, message.status)
+        require_all_known(self.topic, messages)
         for round_ in rounds(messages, lambda message: message.bulk_transfer_id):
             decided = self._decide(tx, [self._read(message) for message in round_])
             outputs += self._save(tx, decided)

@@ -25,7 +25,7 @@ from db.bulks import (
 from db.results import end_expirations, insert_results
 from db.transfers import item_states, items_of, tally_items, transfer_states, update_items
 from domain.bulk_processing import BulkStep, BulkTally, ItemNews, decide_bulk, decide_items
-from domain.combinations import TOPIC_BULK_PROCESSING, require_known
+from domain.combinations import TOPIC_BULK_PROCESSING, require_all_known
 from domain.fspiop_errors import FspiopError
 from domain.identifiers import bulk_key_of
 from domain.states import BulkState, ItemState, is_final
@@ -49,8 +49,7 @@ class BulkProcessingHandler:
         return 1
 
     def handle(self, tx: Connection, messages: Sequence[BulkProcessing]) -> list[Output]:
-        for message in messages:
-            require_known(self.topic, message.type, message.action, message.status)
+        require_all_known(self.topic, messages)
         news = [_news(message) for message in messages]
         lock_bulks(tx, list({one.bulk_key for one in news}))
         moved = self._set_items(tx, news)

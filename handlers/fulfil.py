@@ -24,7 +24,7 @@ from domain.combinations import (
     POSITION_REJECT,
     TOPIC_TRANSFER_FULFIL,
     Combination,
-    require_known,
+    require_all_known,
 )
 from domain.fspiop_errors import FspiopError
 from domain.fulfil import FulfilStep, TransferAnswer, decide_fulfil
@@ -45,8 +45,7 @@ class FulfilHandler:
         return 1
 
     def handle(self, tx: Connection, messages: Sequence[TransferFulfil]) -> list[Output]:
-        for message in messages:
-            require_known(self.topic, message.type, message.action, message.status)
+        require_all_known(self.topic, messages)
         transfers = transfers_by_key(tx, [message.transfer_key for message in messages])
         steps = decide_fulfil([_answer(message) for message in messages], transfers, now_ms(tx))
         if steps:

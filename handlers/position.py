@@ -27,7 +27,7 @@ from domain.combinations import (
     ITEM_RESERVED,
     TOPIC_TRANSFER_POSITION,
     Combination,
-    require_known,
+    require_all_known,
 )
 from domain.fspiop_errors import TRANSFER_EXPIRED, ErrorCode, FspiopError, fspiop_error
 from domain.position import Move, Step, decide_positions
@@ -58,8 +58,7 @@ class PositionHandler:
         return 1
 
     def handle(self, tx: Connection, messages: Sequence[TransferPosition]) -> list[Output]:
-        for message in messages:
-            require_known(self.topic, message.type, message.action, message.status)
+        require_all_known(self.topic, messages)
         requests = [(message.transfer_key, _MOVES[message.action]) for message in messages]
         # Which account a move touches never changes, so it can be learned before the lock; all else is read after it.
         accounts_to_lock = legs_of(

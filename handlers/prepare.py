@@ -25,7 +25,7 @@ from domain.combinations import (
     POSITION_PREPARE,
     TOPIC_TRANSFER_PREPARE,
     Combination,
-    require_known,
+    require_all_known,
 )
 from domain.fspiop_errors import ErrorCode, FspiopError, fspiop_error
 from domain.identifiers import bulk_key_of
@@ -53,8 +53,7 @@ class PrepareHandler:
         return 1
 
     def handle(self, tx: Connection, messages: Sequence[TransferPrepare]) -> list[Output]:
-        for message in messages:
-            require_known(self.topic, message.type, message.action, message.status)
+        require_all_known(self.topic, messages)
         lock_bulks_shared(tx, list({bulk_key_of(message.transfer_key) for message in messages}))
         facts = self._load(tx, messages)
         decided = decide_prepare(messages, facts)

@@ -480,3 +480,5 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("transfer_id", "from_state", name=op.f("pk_funds_transfer_state_change")),
     )
     # ### end Alembic commands ###
+    # A journal is written with every batch and read after a crash only: the server need not try to compress it.
+    op.execute("ALTER TABLE handler_progress ALTER COLUMN outputs SET STORAGE EXTERNAL")
