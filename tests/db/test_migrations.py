@@ -1,6 +1,8 @@
 """The migrations make what db/tables.py says, and the state tables say what domain/states.py says."""
 
-from sqlalchemy import Engine, select
+import re
+
+from sqlalchemy import Engine, inspect, select
 
 from db import tables
 from db.migrate import differences
@@ -17,3 +19,21 @@ def test_state_tables_equal_the_domain(engine: Engine) -> None:  # BULK-56, BULK
         item_states = connection.execute(select(tables.bulk_processing_state)).scalars().all()
     assert {row.bulk_transfer_state: row.enumeration for row in bulk_states} == dict(BULK_API_STATES)
     assert set(item_states) == set(ItemState)
+
+
+def test_the_bulk_tables_keep_the_names_of_the_seed(engine: Engine) -> None:
+    """BULK-48…57: seed 002 §4.2, in snake_case."""
+    seed = [
+        "bulkTransfer",
+        "bulkTransferStateChange",
+        "bulkTransferError",
+        "bulkTransferDuplicateCheck",
+        "bulkTransferFulfilment",
+        "bulkTransferFulfilmentDuplicateCheck",
+        "bulkTransferAssociation",
+        "bulkTransferExtension",
+        "bulkTransferState",
+        "bulkProcessingState",
+    ]
+    wanted = {re.sub(r"(?=[A-Z])", "_", name).lower() for name in seed}
+    assert wanted <= set(inspect(engine).get_table_names())
