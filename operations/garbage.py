@@ -1,8 +1,8 @@
 """The garbage collector of a long-running process: told to look seldom, because there is next to nothing to find.
 
 A batch makes and drops some hundred thousand small objects, all of which reference counting frees; with the default
-thresholds the collector walks the living ones hundreds of times meanwhile. Looking seldom took 27 % off the CPU of the
-handlers (a bulk of 1,000 through all of them in one thread, 187–198 against 138–141 µs a transfer, both twice in turns).
+thresholds the collector walks the living ones hundreds of times meanwhile. In one thread, all handlers in turn, looking
+seldom took a quarter of the CPU off; end to end the gain was within the noise of a busy machine (`scripts/bench`).
 """
 
 import gc

@@ -25,7 +25,7 @@ Bytes = Annotated[int, Field(ge=1)]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 # The handlers that share a process in `bulk-switch up`, a group per process. The two that decide about money and outcomes
-# have one each. Four processes took 10–20 % less CPU a transfer than two, whose threads wait for each other's interpreter.
+# have one each. Four processes took 4–20 % less CPU a transfer than two, whose threads wait for each other's interpreter.
 _HANDLER_GROUPS = "bulk-prepare,bulk-fulfil,bulk-get,timeout prepare,fulfil position,notification bulk-processing"
 
 # Between the end of an attempt and the record of it.
