@@ -43,11 +43,6 @@ class InstanceSlot:
         self.close()
         raise NoFreeSlot(f"{handler}: all {INSTANCES_MAX} instance numbers are taken")
 
-    def check(self) -> None:
-        """Raise the driver's error if the connection, and with it the number, is gone."""
-        self._connection.execute(text("SELECT 1"))
-        self._connection.commit()
-
     def close(self) -> None:
         # The connection must not go back into a pool with the lock still held.
         self._connection.invalidate()

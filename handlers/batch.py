@@ -37,6 +37,8 @@ class Batch:
     messages: list[Entry] = field(default_factory=list)
     undecodable: list[tuple[Record, str]] = field(default_factory=list)
     weight: int = 0
+    # What it was put together from, a record each; [] for such a part itself.
+    parts: list["Batch"] = field(default_factory=list)
     # Whether the next attempt goes message by message, in savepoints.
     careful: bool = False
     # Whether a unique violation is still taken for a race that another transaction won.
@@ -48,22 +50,21 @@ class Batch:
     def read_ms(self, partition: Partition) -> int:
         return max(record.timestamp_ms for record in self.records if record.partition == partition)
 
-    def halves(self) -> tuple["Batch", "Batch"]:
-        """The first and the second half of the records; there are at least two."""
-        middle = len(self.records) // 2
-        first = {id(record) for record in self.records[:middle]}
-        return (
-            self._part(self.records[:middle], first, inside=True),
-            self._part(self.records[middle:], first, inside=False),
-        )
+    def halves(self) -> tuple["Batch", list["Batch"]]:
+        """The first half of the records as a batch, and the others one by one; there are at least two records."""
+        middle = len(self.parts) // 2
+        return merged(self.parts[:middle]), self.parts[middle:]
 
-    def _part(self, records: list[Record], first: set[int], *, inside: bool) -> "Batch":
-        return Batch(
-            records,
-            [entry for entry in self.messages if (id(entry.record) in first) is inside],
-            [pair for pair in self.undecodable if (id(pair[0]) in first) is inside],
-            self.weight // 2,
-        )
+
+def merged(parts: list[Batch]) -> Batch:
+    """One batch of several that hold a record each."""
+    return Batch(
+        [record for part in parts for record in part.records],
+        [entry for part in parts for entry in part.messages],
+        [pair for part in parts for pair in part.undecodable],
+        sum(part.weight for part in parts),
+        parts,
+    )
 
 
 def decode_record(handler: Handler, record: Record) -> Batch:
@@ -79,15 +80,13 @@ def decode_record(handler: Handler, record: Record) -> Batch:
 
 
 def split_off(ahead: deque[Batch], batch_items: int) -> Batch:
-    """Take from the left as many records as fit `batch_items`, at least one; a careful batch stays alone."""
-    batch = ahead.popleft()
-    while ahead and batch.weight + ahead[0].weight <= batch_items:
-        more = ahead.popleft()
-        batch.records += more.records
-        batch.messages += more.messages
-        batch.undecodable += more.undecodable
-        batch.weight += more.weight
-    return batch
+    """Take from the left as many records as fit `batch_items`, at least one."""
+    parts = [ahead.popleft()]
+    weight = parts[0].weight
+    while ahead and weight + ahead[0].weight <= batch_items:
+        parts.append(ahead.popleft())
+        weight += parts[-1].weight
+    return merged(parts)
 
 
 class Careful:

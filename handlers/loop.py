@@ -140,8 +140,9 @@ class HandlerLoop:
 
     def _run_session(self) -> None:
         with InstanceSlot(self._engine, self.handler.name) as slot:
+            partitions = self._partitions()
             session = _Session(self.handler, self._engine, self._stream.producer(), self._limits)
-            session.instance, session.partitions = slot.number, self._partitions()
+            session.instance, session.partitions = slot.number, partitions
             session.consumer = self._open_consumer(slot.number, session.on_assign, session.on_revoke)
             self._session = session
             try:
@@ -238,7 +239,11 @@ class _Session:
         return split_off(self._ahead, self._limits.batch_items)
 
     def work(self, batch: Batch, limit: DeadLetterLimit) -> None:
-        """Steps 2 to 6 of the module's docstring for one batch, or for the first part of it if it writes too much."""
+        """Steps 2 to 6 of the module's docstring for one batch, or for the first part of it if it writes too much.
+
+        What is left of it is put back only once the first part is committed: an attempt that fails is made again with all.
+        """
+        rest: list[Batch] = []
         while True:
             # The numbers are those of the module's docstring.
             with self._engine.connect() as tx:  # 2.
@@ -248,8 +253,8 @@ class _Session:
                 too_large = sum(len(record.value) for record in records) > self._limits.batch_output_bytes_max
                 if too_large and len(batch.records) > 1:
                     tx.rollback()
-                    batch, rest = batch.halves()
-                    self._ahead.appendleft(rest)
+                    batch, later = batch.halves()
+                    rest = later + rest
                     continue
                 self._store_progress(tx, batch, journalled)  # 3.
                 limit.note(good=len(batch.messages) - bad, bad=bad + len(batch.undecodable))
@@ -257,6 +262,7 @@ class _Session:
                 tx.commit()
             break
         self._next_offsets |= batch.next_offsets()
+        self._ahead.extendleft(reversed(rest))
         if records:
             self._journals.add(batch.records[0].partition)
             self._producer.produce(records)  # 5.

@@ -1,5 +1,6 @@
 """The loop loses nothing, does nothing twice, keeps its limits, and leaves when another owner has moved on."""
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from sqlalchemy import Engine, text
 
 from db.progress import load_progress
 from handlers.dead_letters import DeadLetterRules
-from handlers.handler import Crash
+from handlers.handler import Crash, SlowDown
 from handlers.loop import HandlerLoop, LoopLimits
 from schemas.codec import codec
 from schemas.messages import BulkProcessing, DeadLetter
@@ -125,6 +126,32 @@ def test_a_batch_that_writes_too_much_is_cut(engine: Engine, stream: Stream) -> 
         wait_until(lambda: applied(engine) == 500)
     assert failures == []
     assert outputs(stream) == Counter(range(500))
+
+
+def test_a_cut_batch_whose_attempt_fails_is_made_again_once(
+    engine: Engine, stream: Stream, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was cut off is not put back before the first part is committed: else it would be worked on twice."""
+    create(engine, stream)
+    append(stream, range(400))
+    limits = LoopLimits(batch_items=400, batch_wait_ms=50, batch_output_bytes_max=2_000, pause_ms=1)
+    handler = CountingHandler()
+    handle, calls = handler.handle, itertools.count(1)
+
+    def handle_with_pauses(tx: object, messages: object) -> object:
+        outputs = handle(tx, messages)  # type: ignore[arg-type]  # passed on as it came
+        # After two and after some more cuts of the first batch, and later on.
+        if next(calls) in {3, 7, 12, 20}:
+            raise SlowDown("a test says so")
+        return outputs
+
+    handler.handle = handle_with_pauses  # type: ignore[method-assign, assignment]  # the store that is away now and then
+    loop = make_counting_loop(engine, stream, handler, limits)
+    with running(loop) as failures:
+        wait_until(lambda: applied(engine) == 400)
+    assert failures == []
+    assert "session ended" not in caplog.text, "a part that was worked on twice ends the session at its second row"
+    assert outputs(stream) == Counter(range(400))
 
 
 @pytest.mark.parametrize("kind", ["bad", "poison"])
