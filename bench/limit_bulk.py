@@ -24,7 +24,8 @@ from db.deliveries import NewDelivery, insert_deliveries
 from db.positions import write_positions
 from db.progress import Advance, advance
 from db.reference_data import HUB_NAME
-from db.results import BulkResult, end_expirations, insert_results
+from db.expirations import end_expirations
+from db.results import BulkResult, insert_results
 from db.transfers import (
     NewTransfer,
     TransferStateChange,
@@ -52,7 +53,7 @@ from domain.combinations import (
     TOPIC_TRANSFER_POSITION,
     TOPIC_TRANSFER_PREPARE,
 )
-from domain.delivery import Callback, DeliveryKind
+from domain.delivery import Callback, DeliveryKind, Resource
 from domain.identifiers import transfer_key
 from domain.money import format_amount, parse_amount
 from domain.states import BulkState, ItemState, TransferState
@@ -360,5 +361,5 @@ def _delivery(
     bulk_transfer_id: uuid.UUID, fsp: str, kind: DeliveryKind, callback: Callback, content: str, now_ms: int
 ) -> NewDelivery:
     at = datetime.fromtimestamp(now_ms / 1000, UTC)
-    headers = callback_headers(callback, HUB_NAME, fsp, bulk_transfer_id.bytes, at)
-    return NewDelivery(bulk_transfer_id, fsp, kind, None, callback, content, headers, None)
+    headers = callback_headers(Resource.BULK_TRANSFERS, callback, HUB_NAME, fsp, bulk_transfer_id.bytes, at)
+    return NewDelivery(Resource.BULK_TRANSFERS, bulk_transfer_id, fsp, kind, None, callback, content, headers, None)

@@ -140,8 +140,8 @@ _INSERT_BULKS = text("""
         SELECT bulk_key, false, e.number, e.pair ->> 0, e.pair ->> 1
         FROM input, json_array_elements(input.extensions) WITH ORDINALITY AS e(pair, number)
     ), expirations AS (
-        INSERT INTO bulk_transfer_expiration (bulk_key, due_date)
-        SELECT bulk_key, to_timestamp(expiration_ms / 1000.0) FROM input WHERE expires
+        INSERT INTO open_expiration (number, is_single, due_date, payer_fsp, item_count)
+        SELECT bulk_key, false, to_timestamp(expiration_ms / 1000.0), payer_fsp, item_count FROM input WHERE expires
     )
     SELECT uuid_send(bulk_transfer_id), bulk_key FROM input
 """)

@@ -5,8 +5,9 @@ in the same statement, so an attempt that nobody recorded (kill -9) is counted t
 is made again when the lease has run out. Which row may be claimed:
 
     - its time has come and no lease holds it,
-    - it is the first of its FSP and bulk that waits: callbacks of one bulk reach an FSP in the order of their writing,
+    - it is the first of its FSP and entity that waits: an FSP gets the callbacks of one bulk in the order of their writing,
     - its FSP has room: `per_fsp_max` less what the claiming process has in flight to it, so that no FSP holds all slots,
+    - within an FSP bulks and single transfers take turns, so that neither waits behind a queue of the other (BULK-133),
     - FSPs with little in flight come first when there is not room for all.
 
 A row whose `not_after_date` has passed dies in the claim, unsent. Claims skip rows that another deliverer is claiming.
@@ -31,20 +32,26 @@ CHANNEL = "delivery"
 
 ERROR_LENGTH_MAX = 200
 
-_ENDPOINT_TYPES = json.dumps({str(callback): name for callback, name in ENDPOINT_TYPES.items()})
+_ENDPOINT_TYPES = json.dumps(
+    {f"{resource}/{callback}": list(names) for (resource, callback), names in ENDPOINT_TYPES.items()}
+)
 
 
 @dataclass(frozen=True, slots=True)
 class NewDelivery:
-    """A callback to write down; `headers` and the bytes behind `content` are what every attempt sends."""
+    """A callback to write down; `headers` and the bytes behind `content` are what every attempt sends.
 
-    bulk_transfer_id: UUID
+    Without `headers`, `content` names another FSP's request, which is passed on as it was sent.
+    """
+
+    resource: str
+    entity_id: UUID
     fsp: str
     kind: str
     request_id: UUID | None
     callback: str
     content: str
-    headers: dict[str, str]
+    headers: dict[str, str] | None
     not_after_ms: int | None
 
 
@@ -58,11 +65,12 @@ class ClaimedDelivery:
 
     delivery_id: int
     attempt: int
-    bulk_transfer_id: UUID
+    resource: str
+    entity_id: UUID
     fsp: str
     callback: str
     content: str
-    headers: dict[str, str]
+    headers: dict[str, str] | None
     endpoint: str | None
     attempts: int
     age_ms: int
@@ -96,7 +104,8 @@ class Delivery:
     """A callback as operators see it, with the status or the error of its newest recorded attempt."""
 
     delivery_id: int
-    bulk_transfer_id: UUID
+    resource: str
+    entity_id: UUID
     fsp: str
     kind: str
     request_id: UUID | None
@@ -135,12 +144,12 @@ _LOAD = text(
 _INSERT = text(
     """
     WITH inserted AS (
-        INSERT INTO delivery (bulk_transfer_id, fsp, kind, request_id, callback, content, headers, not_after_date)
-        SELECT bulk_transfer_id, fsp, kind, request_id, callback, content, headers,
+        INSERT INTO delivery (resource, entity_id, fsp, kind, request_id, callback, content, headers, not_after_date)
+        SELECT resource, entity_id, fsp, kind, request_id, callback, content, headers,
                to_timestamp(not_after_ms / 1000.0)
         FROM json_to_recordset(CAST(:deliveries AS json)) AS new (
-            number int, bulk_transfer_id uuid, fsp text, kind text, request_id uuid, callback text, content text,
-            headers jsonb, not_after_ms bigint)
+            number int, resource text, entity_id uuid, fsp text, kind text, request_id uuid, callback text,
+            content text, headers jsonb, not_after_ms bigint)
         ORDER BY number
         ON CONFLICT DO NOTHING
         RETURNING delivery_id
@@ -151,8 +160,8 @@ _INSERT = text(
 )
 
 # The FSPs that something waits for are found by hopping over the index from name to name; then per FSP the due rows in
-# the order of their dates, each only if it is the first of its bulk. Both walks are bounded by what they return, plus the
-# rows that stand behind another of their bulk.
+# the order of their dates, each only if it is the first of its entity. Both walks are bounded by what they return, plus the
+# rows that stand behind another of their entity. `turn` counts within an FSP and resource, `place` within an FSP.
 _CLAIM = text(
     """
     WITH RECURSIVE waiting AS (
@@ -169,26 +178,34 @@ _CLAIM = text(
         WHERE waiting.fsp IS NOT NULL
     ),
     due AS (
-        SELECT head.delivery_id, head.next_attempt_date,
-               room.in_flight + row_number() OVER (PARTITION BY room.fsp ORDER BY head.next_attempt_date) AS place
+        SELECT head.delivery_id, head.next_attempt_date, room.fsp, room.in_flight, resource.name AS resource,
+               row_number() OVER (PARTITION BY room.fsp, resource.name ORDER BY head.next_attempt_date) AS turn
         FROM room
+        CROSS JOIN (VALUES ('bulkTransfers'), ('transfers')) AS resource (name)
         CROSS JOIN LATERAL (
             SELECT candidate.delivery_id, candidate.next_attempt_date
             FROM delivery AS candidate
-            WHERE candidate.state = 'WAITING' AND candidate.fsp = room.fsp AND candidate.next_attempt_date <= now()
+            WHERE candidate.state = 'WAITING' AND candidate.fsp = room.fsp AND candidate.resource = resource.name
+              AND candidate.next_attempt_date <= now()
               AND (candidate.lease_date IS NULL OR candidate.lease_date <= now())
               AND candidate.delivery_id = (
                   SELECT first.delivery_id FROM delivery AS first
                   WHERE first.state = 'WAITING' AND first.fsp = candidate.fsp
-                    AND first.bulk_transfer_id = candidate.bulk_transfer_id
+                    AND first.resource = candidate.resource AND first.entity_id = candidate.entity_id
                   ORDER BY first.delivery_id LIMIT 1)
             ORDER BY candidate.next_attempt_date
             LIMIT greatest(CAST(:per_fsp_max AS int) - room.in_flight, 0)
             FOR UPDATE SKIP LOCKED
         ) AS head
     ),
+    placed AS (
+        SELECT delivery_id, next_attempt_date,
+               in_flight + row_number() OVER (PARTITION BY fsp ORDER BY turn, resource DESC) AS place
+        FROM due
+    ),
     chosen AS (
-        SELECT delivery_id FROM due ORDER BY place, next_attempt_date LIMIT :claims_max
+        SELECT delivery_id FROM placed WHERE place <= CAST(:per_fsp_max AS int)
+        ORDER BY place, next_attempt_date LIMIT :claims_max
     ),
     claimed AS (
         UPDATE delivery
@@ -205,17 +222,24 @@ _CLAIM = text(
         INSERT INTO delivery_attempt (delivery_id, attempt, error, duration_ms)
         SELECT delivery_id, attempts, :expired_reason, 0 FROM claimed WHERE state = 'DEAD'
     )
-    SELECT claimed.delivery_id, claimed.attempts AS attempt, claimed.bulk_transfer_id, claimed.fsp, claimed.callback,
-           claimed.content, claimed.headers, participant_endpoint.value AS endpoint,
+    SELECT claimed.delivery_id, claimed.attempts AS attempt, claimed.resource, claimed.entity_id, claimed.fsp,
+           claimed.callback, claimed.content, claimed.headers, endpoint.value AS endpoint,
            claimed.attempts - claimed.renewed_attempts AS attempts,
            CAST(extract(epoch FROM now() - claimed.renewed_date) * 1000 AS bigint) AS age_ms,
            CAST(extract(epoch FROM claimed.not_after_date - now()) * 1000 AS bigint) AS left_ms,
            claimed.state
     FROM claimed
-    LEFT JOIN participant ON participant.name = claimed.fsp
-    LEFT JOIN participant_endpoint
-           ON participant_endpoint.participant_id = participant.participant_id
-          AND participant_endpoint.type = CAST(:endpoint_types AS json) ->> claimed.callback
+    LEFT JOIN LATERAL (
+        -- The types that serve this callback, the best first: a PATCH goes to PUT's address where it has none.
+        SELECT participant_endpoint.value
+        FROM json_array_elements_text(
+                 CAST(:endpoint_types AS json) -> (claimed.resource || '/' || claimed.callback))
+             WITH ORDINALITY AS wanted (type, rank)
+        JOIN participant ON participant.name = claimed.fsp
+        JOIN participant_endpoint ON participant_endpoint.participant_id = participant.participant_id
+                                 AND participant_endpoint.type = wanted.type
+        ORDER BY wanted.rank LIMIT 1
+    ) AS endpoint ON true
     ORDER BY claimed.next_attempt_date, claimed.delivery_id
     """
 )
@@ -318,9 +342,10 @@ def list_deliveries(
     rows_max: int,
     state: str | None = None,
     fsp: str | None = None,
-    bulk_transfer_id: UUID | None = None,
+    resource: str | None = None,
+    entity_id: UUID | None = None,
 ) -> list[Delivery]:
-    """Callbacks for operators, newest first, of one state, FSP or bulk where that is asked for."""
+    """Callbacks for operators, newest first, of one state, FSP, resource or entity where that is asked for."""
     delivery, attempt = tables.delivery, tables.delivery_attempt
     last = (
         select(attempt.c.status, attempt.c.error)
@@ -338,7 +363,7 @@ def list_deliveries(
         .order_by(delivery.c.delivery_id.desc())
         .limit(rows_max)
     )
-    wanted: dict[str, Any] = {"state": state, "fsp": fsp, "bulk_transfer_id": bulk_transfer_id}
+    wanted: dict[str, Any] = {"state": state, "fsp": fsp, "resource": resource, "entity_id": entity_id}
     for name, value in wanted.items():
         if value is not None:
             query = query.where(delivery.c[name] == value)

@@ -1,4 +1,4 @@
-"""What each side of a bulk was told at its end, and when an unfinished bulk is due."""
+"""What each side of a bulk was told at its end."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,15 +28,6 @@ _SELECT = text("""
     SELECT bulk_key, role, list_content, callback, callback_content FROM bulk_transfer_result
     WHERE bulk_key = ANY(CAST(:keys AS bigint[]))
 """)
-_END = text("DELETE FROM bulk_transfer_expiration WHERE bulk_key = ANY(CAST(:keys AS bigint[]))")
-_DUE = text("""
-    SELECT bulk_key FROM bulk_transfer_expiration WHERE due_date <= clock_timestamp()
-    ORDER BY due_date, bulk_key LIMIT :bulks_max
-""")
-_LOOK_AGAIN = text("""
-    UPDATE bulk_transfer_expiration SET due_date = clock_timestamp() + make_interval(secs => :pause_ms / 1000.0)
-    WHERE bulk_key = ANY(CAST(:keys AS bigint[]))
-""")
 
 
 def insert_results(tx: Connection, results: Sequence[BulkResult]) -> None:
@@ -58,18 +49,3 @@ def results_of(tx: Connection, keys: Sequence[int]) -> dict[tuple[int, str], Bul
     """The results of these bulks by (bulk key, role)."""
     found = [BulkResult(*row) for row in tx.execute(_SELECT, {"keys": list(keys)}).all()]
     return {(result.bulk_key, result.role): result for result in found}
-
-
-def end_expirations(tx: Connection, keys: Sequence[int]) -> None:
-    """These bulks have ended: nothing is due of them any more."""
-    tx.execute(_END, {"keys": list(keys)})
-
-
-def due_bulks(tx: Connection, bulks_max: int) -> list[int]:
-    """The keys of bulks that are past their time, the longest waiting first."""
-    return list(tx.execute(_DUE, {"bulks_max": bulks_max}).scalars())
-
-
-def look_again(tx: Connection, keys: Sequence[int], pause_ms: int) -> None:
-    """Look at these bulks again after a pause, unless they have ended by then."""
-    tx.execute(_LOOK_AGAIN, {"keys": list(keys), "pause_ms": pause_ms})

@@ -14,6 +14,7 @@ Checks, in this order; the first that fails is the refusal (architecture §6):
 An expiration that has passed since the receipt is no refusal here: prepare refuses each item with 3303 (D15).
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -24,11 +25,9 @@ from domain.fspiop_errors import (
     ErrorCode,
     FspiopError,
     fspiop_error,
-    payee_inactive,
-    payee_not_found,
-    payer_inactive,
 )
 from domain.identifiers import id_text
+from domain.parties import expiration_refusal, parties_refusal
 from domain.states import BulkState, is_final
 
 
@@ -125,25 +124,11 @@ def _refusal(facts: BulkPrepareFacts, rules: BulkRules) -> FspiopError | None:
     request = facts.request
     if request is None:
         return _unreadable()
-    if request.expiration_ms <= facts.received_at_ms:
-        return _invalid("expiration is not in the future")
-    if request.expiration_ms > facts.received_at_ms + rules.expiration_horizon_ms:
-        days = rules.expiration_horizon_ms // (24 * 60 * 60 * 1000)
-        return _invalid(f"expiration is more than {days} days ahead")
-    if request.payer_fsp == request.payee_fsp:
-        return _invalid("payerFsp and payeeFsp must differ")
-    if not facts.participants[request.payer_fsp]:
-        return payer_inactive(request.payer_fsp)
-    # FSPIOP-Destination may name the hub itself: then it says no more than the body does.
-    destination = None if facts.destination == facts.hub_name else facts.destination
-    for name in (request.payee_fsp, destination):
-        if name is None:
-            continue
-        if name not in facts.participants or name == facts.hub_name:
-            return payee_not_found(name)
-        if not facts.participants[name]:
-            return payee_inactive(name)
-    return _item_refusal(request, rules)
+    return (
+        expiration_refusal(request.expiration_ms, facts.received_at_ms, rules.expiration_horizon_ms)
+        or parties_refusal(request.payer_fsp, request.payee_fsp, facts.destination, facts.participants, facts.hub_name)
+        or _item_refusal(request, rules)
+    )
 
 
 def _item_refusal(request: BulkRequest, rules: BulkRules) -> FspiopError | None:
@@ -151,11 +136,8 @@ def _item_refusal(request: BulkRequest, rules: BulkRules) -> FspiopError | None:
     if not 1 <= count <= rules.items_max:
         return _invalid(f"individualTransfers holds {count} items; 1 to {rules.items_max} are allowed")
     if len(set(request.transfer_ids)) < count:
-        seen: set[bytes] = set()
-        for transfer_id in request.transfer_ids:
-            if transfer_id in seen:
-                return _invalid(f"transferId {id_text(transfer_id)} stands twice in the bulk")
-            seen.add(transfer_id)
+        counts = Counter(request.transfer_ids)
+        return _invalid(f"transferId {id_text(max(counts, key=counts.__getitem__))} stands twice in the bulk")
     return None
 
 

@@ -1,4 +1,4 @@
-"""Which message says what: the 24 type/action/status combinations of seed 002 §4.3, and ours.
+"""Which message says what: the 24 type/action/status combinations of seed 002 §4.3, ours, and the single transfers'.
 
 A combination belongs to a topic, because two of the seed's are told apart by it alone (#12 and #19, X-15). The seed's
 spelling is kept to the letter (X-17: `reject` has no `bulk-` before it). What the seed does not list but the design
@@ -18,6 +18,12 @@ TOPIC_BULK_FULFIL = "topic-bulk-fulfil"
 TOPIC_TRANSFER_FULFIL = "topic-transfer-fulfil"
 TOPIC_BULK_GET = "topic-bulk-get"
 TOPIC_NOTIFICATION = "topic-notification-event"
+# Single transfers have a lane of their own, so that no bulk is ever queued before them (BULK-133, decision 0012).
+TOPIC_SINGLE_PREPARE = "topic-single-transfer-prepare"
+TOPIC_SINGLE_POSITION = "topic-single-transfer-position"
+TOPIC_SINGLE_FULFIL = "topic-single-transfer-fulfil"
+TOPIC_SINGLE_NOTIFICATION = "topic-single-notification-event"
+TOPIC_TRANSFER_GET = "topic-transfer-get"
 
 SUCCESS = "success"
 ERROR = "error"
@@ -140,7 +146,84 @@ EXTENSIONS = (
     BULK_FINAL_ERROR,
 )
 
-_KNOWN = frozenset((one.topic, one.type, one.action, one.status) for one in SEED_COMBINATIONS + EXTENSIONS)
+# Single transfers, with Mojaloop's actions for them.
+SINGLE_PREPARE = Combination(None, "adapter", TOPIC_SINGLE_PREPARE, "prepare", "prepare", SUCCESS)
+SINGLE_POSITION_PREPARE = Combination(None, "single-prepare", TOPIC_SINGLE_POSITION, "position", "prepare", SUCCESS)
+# The payee answered COMMITTED, or RESERVED (then it is told the outcome by PATCH), or its PUT /error.
+SINGLE_COMMIT = Combination(None, "adapter", TOPIC_SINGLE_FULFIL, "fulfil", "commit", SUCCESS)
+SINGLE_RESERVE = Combination(None, "adapter", TOPIC_SINGLE_FULFIL, "fulfil", "reserve", SUCCESS)
+SINGLE_ABORT = Combination(None, "adapter", TOPIC_SINGLE_FULFIL, "fulfil", "abort", SUCCESS)
+SINGLE_POSITION_COMMIT = Combination(None, "single-fulfil", TOPIC_SINGLE_POSITION, "position", "commit", SUCCESS)
+SINGLE_POSITION_RESERVE = Combination(None, "single-fulfil", TOPIC_SINGLE_POSITION, "position", "reserve", SUCCESS)
+SINGLE_POSITION_ABORT = Combination(None, "single-fulfil", TOPIC_SINGLE_POSITION, "position", "abort", ERROR)
+# A wrong or missing fulfilment: after COMMITTED, and after RESERVED, where the payee is told too.
+SINGLE_POSITION_ABORT_VALIDATION = Combination(
+    None, "single-fulfil", TOPIC_SINGLE_POSITION, "position", "abort-validation", ERROR
+)
+SINGLE_POSITION_RESERVED_ABORTED = Combination(
+    None, "single-fulfil", TOPIC_SINGLE_POSITION, "position", "reserved-aborted", ERROR
+)
+SINGLE_POSITION_TIMEOUT = Combination(None, "timeout", TOPIC_SINGLE_POSITION, "position", "timeout-reserved", ERROR)
+TRANSFER_GET = Combination(None, "adapter", TOPIC_TRANSFER_GET, "get", "get", SUCCESS)
+
+
+def _told(source: str, action: str, status: str) -> Combination:
+    return Combination(None, source, TOPIC_SINGLE_NOTIFICATION, "notification", action, status)
+
+
+SINGLE_PREPARE_REFUSED = _told("single-prepare", "prepare", ERROR)
+SINGLE_PREPARE_DUPLICATE = _told("single-prepare", "prepare-duplicate", SUCCESS)
+SINGLE_PREPARE_MODIFIED = _told("single-prepare", "prepare-duplicate", ERROR)
+SINGLE_FORWARD = _told("single-position", "prepare", SUCCESS)
+SINGLE_NOT_RESERVED = _told("single-position", "prepare", ERROR)
+SINGLE_COMMITTED = _told("single-position", "commit", SUCCESS)
+SINGLE_RESERVED_COMMITTED = _told("single-position", "reserve", SUCCESS)
+SINGLE_ABORTED = _told("single-position", "abort", ERROR)
+SINGLE_ABORTED_VALIDATION = _told("single-position", "abort-validation", ERROR)
+SINGLE_RESERVED_ABORTED = _told("single-position", "reserved-aborted", ERROR)
+SINGLE_RELEASED = _told("single-position", "timeout-reserved", ERROR)
+SINGLE_EXPIRED = _told("timeout", "timeout-received", ERROR)
+SINGLE_FULFIL_REFUSED = _told("single-fulfil", "commit", ERROR)
+SINGLE_FULFIL_DUPLICATE = _told("single-fulfil", "fulfil-duplicate", SUCCESS)
+SINGLE_FULFIL_MODIFIED = _told("single-fulfil", "fulfil-duplicate", ERROR)
+TRANSFER_GET_ANSWER = _told("transfer-get", "get", SUCCESS)
+TRANSFER_GET_ERROR = _told("transfer-get", "get", ERROR)
+
+SINGLE_COMBINATIONS = (
+    SINGLE_PREPARE,
+    SINGLE_POSITION_PREPARE,
+    SINGLE_COMMIT,
+    SINGLE_RESERVE,
+    SINGLE_ABORT,
+    SINGLE_POSITION_COMMIT,
+    SINGLE_POSITION_RESERVE,
+    SINGLE_POSITION_ABORT,
+    SINGLE_POSITION_ABORT_VALIDATION,
+    SINGLE_POSITION_RESERVED_ABORTED,
+    SINGLE_POSITION_TIMEOUT,
+    TRANSFER_GET,
+    SINGLE_PREPARE_REFUSED,
+    SINGLE_PREPARE_DUPLICATE,
+    SINGLE_PREPARE_MODIFIED,
+    SINGLE_FORWARD,
+    SINGLE_NOT_RESERVED,
+    SINGLE_COMMITTED,
+    SINGLE_RESERVED_COMMITTED,
+    SINGLE_ABORTED,
+    SINGLE_ABORTED_VALIDATION,
+    SINGLE_RESERVED_ABORTED,
+    SINGLE_RELEASED,
+    SINGLE_EXPIRED,
+    SINGLE_FULFIL_REFUSED,
+    SINGLE_FULFIL_DUPLICATE,
+    SINGLE_FULFIL_MODIFIED,
+    TRANSFER_GET_ANSWER,
+    TRANSFER_GET_ERROR,
+)
+
+_KNOWN = frozenset(
+    (one.topic, one.type, one.action, one.status) for one in SEED_COMBINATIONS + EXTENSIONS + SINGLE_COMBINATIONS
+)
 
 
 class _SaysWhat(Protocol):

@@ -5,7 +5,7 @@ counts as an answer is any HTTP status from 200 to 299; everything else (another
 that is missing) is a failed attempt. After a failed attempt, in this order:
 
     1. no attempts left        → given up
-    2. the next one would come past the bound of the callback itself (a POST past the bulk's expiration) → given up
+    2. the next one would come past the bound of the callback itself (a POST past the transfer's expiration) → given up
     3. the next one would come past the age that callbacks may reach → given up
     4. else it waits: exponential backoff with full jitter, so that callbacks that failed together do not come together
 
@@ -19,16 +19,24 @@ from enum import StrEnum
 MILLISECONDS_PER_HOUR = 60 * 60 * 1000
 
 
+class Resource(StrEnum):
+    """What a callback is about; the FSPIOP resource that it is sent to."""
+
+    BULK_TRANSFERS = "bulkTransfers"
+    TRANSFERS = "transfers"
+
+
 class Callback(StrEnum):
-    """Which request tells the FSP: POST /bulkTransfers, PUT /bulkTransfers/{ID} or PUT /bulkTransfers/{ID}/error."""
+    """Which request tells the FSP: POST /{resource}, PUT /{resource}/{ID}, its /error, or PATCH /transfers/{ID}."""
 
     POST = "POST"
     PUT = "PUT"
     PUT_ERROR = "PUT_ERROR"
+    PATCH = "PATCH"
 
 
 class DeliveryKind(StrEnum):
-    """What makes a callback the only one of its sort: one forward and one final per bulk and FSP, one answer per request."""
+    """What makes a callback the only one of its sort: one forward and final per entity and FSP, one answer per request."""
 
     FORWARD = "FORWARD"
     FINAL = "FINAL"
@@ -47,13 +55,17 @@ class ContradictoryNotification(ValueError):
     """The message asks for a callback that its combination does not make."""
 
 
-def delivery_kind(*, is_forward: bool, callback: str, answers_request: bool) -> DeliveryKind:
+def delivery_kind(
+    *, is_forward: bool, callback: str, answers_request: bool, resource: Resource = Resource.BULK_TRANSFERS
+) -> DeliveryKind:
     """The kind of a notification's delivery; `is_forward` says that its combination is the forward to the payee.
 
     Raises ContradictoryNotification.
     """
     if callback not in set(Callback):
         raise ContradictoryNotification(f"callback {callback} is none of {', '.join(Callback)}")
+    if callback == Callback.PATCH and resource is not Resource.TRANSFERS:
+        raise ContradictoryNotification(f"there is no PATCH of {resource}")
     if is_forward != (callback == Callback.POST):
         raise ContradictoryNotification("a forward is a POST, and nothing else is")
     if is_forward and answers_request:
@@ -109,7 +121,7 @@ class GiveUp:
     reason: str
 
 
-EXPIRED_REASON = "not sent: the bulk transfer has expired"
+EXPIRED_REASON = "not sent: the transfer has expired"
 
 
 def backoff_ms(limits: RetryLimits, attempts: int, jitter: float) -> int:
@@ -126,7 +138,7 @@ def after_failure(limits: RetryLimits, failed: FailedAttempt, jitter: float) -> 
         return GiveUp(f"gave up after {failed.attempts} attempts")
     delay_ms = backoff_ms(limits, failed.attempts, jitter)
     if failed.left_ms is not None and delay_ms >= failed.left_ms:
-        return GiveUp("gave up: the bulk transfer expires before the next attempt")
+        return GiveUp("gave up: the transfer expires before the next attempt")
     if failed.age_ms + delay_ms > limits.age_max_ms:
         return GiveUp(f"gave up after {failed.age_ms / MILLISECONDS_PER_HOUR:.1f} hours")
     return TryAgain(delay_ms)

@@ -37,6 +37,7 @@ class ErrorCode(Enum):
     DESTINATION_FSP_ERROR = ("3201", "Destination FSP Error", 400)
     PAYER_FSP_NOT_FOUND = ("3202", "Payer FSP ID not found", 400)
     PAYEE_FSP_NOT_FOUND = ("3203", "Payee FSP ID not found", 400)
+    TRANSFER_NOT_FOUND = ("3208", "Transfer ID not found", 400)
     BULK_TRANSFER_NOT_FOUND = ("3210", "Bulk transfer ID not found", 400)
     TRANSFER_EXPIRED = ("3303", "Transfer expired", 400)
     PAYER_INSUFFICIENT_LIQUIDITY = ("4001", "Payer FSP insufficient liquidity", 400)
@@ -70,6 +71,8 @@ TRANSFER_EXPIRED = fspiop_error(ErrorCode.TRANSFER_EXPIRED)
 BULK_NOT_FOUND = fspiop_error(
     ErrorCode.BULK_TRANSFER_NOT_FOUND, "Provided Bulk Transfer ID was not found on the server."
 )
+TRANSFER_NOT_FOUND = fspiop_error(ErrorCode.TRANSFER_NOT_FOUND, "Provided Transfer ID was not found on the server.")
+NOT_A_PARTY = fspiop_error(ErrorCode.CLIENT_ERROR)
 SOURCE_IS_NOT_PAYER = fspiop_error(ErrorCode.VALIDATION_ERROR, "FSPIOP-Source header should match Payer FSP")
 INVALID_FULFILMENT = fspiop_error(ErrorCode.VALIDATION_ERROR, "invalid fulfilment")
 

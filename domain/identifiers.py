@@ -1,8 +1,9 @@
 """The names things go by: random ids from outside as 16 bytes, time-ordered keys of our own as one integer.
 
 A bulk's key is drawn from a sequence; the key of its item n is `bulk_key * ITEMS_PER_BULK + n`, so that a bulk's items
-are one range of the primary key and stand beside each other on disk. The payer's random transferId is kept in one unique
-index only (random keys everywhere cost twice the CPU and up to seven times the WAL).
+are one range of the primary key and stand beside each other on disk. A single transfer takes a number of the same sequence
+and stands at its place 0, which no item has. The payer's random transferId is kept in one unique index only (random keys
+everywhere cost twice the CPU and up to seven times the WAL).
 """
 
 ID_BYTES = 16
@@ -28,6 +29,16 @@ def transfer_key(bulk_key: int, item_number: int) -> int:
     """The key of a bulk's item; `item_number` counts from 1 in the order of the request."""
     assert 1 <= item_number < ITEMS_PER_BULK
     return bulk_key * ITEMS_PER_BULK + item_number
+
+
+def single_key(number: int) -> int:
+    """The key of a single transfer."""
+    return number * ITEMS_PER_BULK
+
+
+def is_single(transfer_key: int) -> bool:
+    """Whether this is the key of a single transfer, and not of a bulk's item."""
+    return transfer_key % ITEMS_PER_BULK == 0
 
 
 def bulk_key_of(transfer_key: int) -> int:

@@ -14,7 +14,6 @@ written, because the id belongs to another transfer.
 """
 
 import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -31,15 +30,13 @@ from domain.money import MalformedAmount, parse_amount
 from domain.states import ItemState
 
 CONDITION_BYTES = 32
+# 32 bytes in base64url, whose one padding character FSPIOP leaves out.
+CONDITION_CHARACTERS = 43
 
 
-class ItemToPrepare(Protocol):
-    """What prepare is asked to look at, as its message says it. Times in milliseconds since 1970."""
+class TransferTerms(Protocol):
+    """What any transfer says of itself, an item of a bulk or a single one. Times in milliseconds since 1970."""
 
-    @property
-    def transfer_key(self) -> int: ...
-    @property
-    def transfer_id(self) -> bytes: ...
     @property
     def payer_fsp(self) -> str: ...
     @property
@@ -52,6 +49,15 @@ class ItemToPrepare(Protocol):
     def condition(self) -> str: ...
     @property
     def expiration_ms(self) -> int: ...
+
+
+class ItemToPrepare(TransferTerms, Protocol):
+    """What prepare is asked to look at, as its message says it."""
+
+    @property
+    def transfer_key(self) -> int: ...
+    @property
+    def transfer_id(self) -> bytes: ...
     @property
     def hash(self) -> bytes: ...
 
@@ -121,53 +127,77 @@ def _decide(item: ItemToPrepare, facts: PrepareFacts, used: Mapping[bytes, tuple
         if hash_before != item.hash:
             return PreparedItem(item, PrepareVerdict.MODIFIED, MODIFIED_REQUEST)
         return PreparedItem(item, PrepareVerdict.DUPLICATE, _invalid("Individual transfer prepare duplicate"))
-    payer = facts.accounts.get((item.payer_fsp, item.currency))
-    payee = facts.accounts.get((item.payee_fsp, item.currency))
-    try:
-        amount = parse_amount(item.amount)
-    except MalformedAmount:
-        amount = None
-    condition = decode_32_bytes(item.condition)
-    error = _refusal(item, facts.now_ms, amount, payer, payee, condition)
+    judged = judge_terms(item, facts.accounts, facts.now_ms)
     return PreparedItem(
         item,
-        PrepareVerdict.VALID if error is None else PrepareVerdict.INVALID,
-        error,
-        amount=amount or 0,
-        payer_account=None if payer is None else payer.account_id,
-        payee_account=None if payee is None else payee.account_id,
-        condition=condition,
+        PrepareVerdict.VALID if judged.error is None else PrepareVerdict.INVALID,
+        judged.error,
+        amount=judged.amount,
+        payer_account=judged.payer_account,
+        payee_account=judged.payee_account,
+        condition=judged.condition,
+    )
+
+
+class JudgedTerms(NamedTuple):
+    """The first check that the terms fail, if one does, and what they say; None (amount: 0) where they say it wrongly."""
+
+    error: FspiopError | None
+    amount: int
+    payer_account: int | None
+    payee_account: int | None
+    condition: bytes | None
+
+
+def judge_terms(terms: TransferTerms, accounts: Mapping[tuple[str, str], AccountFact], now_ms: int) -> JudgedTerms:
+    """Checks 3 to 6 of the module's docstring."""
+    payer = accounts.get((terms.payer_fsp, terms.currency))
+    payee = accounts.get((terms.payee_fsp, terms.currency))
+    try:
+        amount = parse_amount(terms.amount)
+    except MalformedAmount:
+        amount = None
+    condition = decode_32_bytes(terms.condition)
+    return JudgedTerms(
+        _refusal(terms, now_ms, amount, payer, payee, condition),
+        amount or 0,
+        None if payer is None else payer.account_id,
+        None if payee is None else payee.account_id,
+        condition,
     )
 
 
 def _refusal(
-    item: ItemToPrepare,
+    terms: TransferTerms,
     now_ms: int,
     amount: int | None,
     payer: AccountFact | None,
     payee: AccountFact | None,
     condition: bytes | None,
 ) -> FspiopError | None:
-    if item.expiration_ms <= now_ms:
+    if terms.expiration_ms <= now_ms:
         return TRANSFER_EXPIRED
     if amount is None:
         return _invalid("transferAmount is not an amount of at most 18 digits and 4 decimals")
-    for name, account in ((item.payer_fsp, payer), (item.payee_fsp, payee)):
+    for name, account in ((terms.payer_fsp, payer), (terms.payee_fsp, payee)):
         if account is None:
-            return _invalid(f"Participant {name} {item.currency} account not found")
+            return _invalid(f"Participant {name} {terms.currency} account not found")
         if not account.is_active:
-            return _invalid(f"Participant {name} {item.currency} account is inactive")
+            return _invalid(f"Participant {name} {terms.currency} account is inactive")
     if condition is None:
         return _invalid("condition is not 32 bytes")
     return None
 
 
 def decode_32_bytes(text: str) -> bytes | None:
-    """The 32 bytes behind base64url text without padding, as conditions and fulfilments are written; None if it is not."""
-    try:
-        value = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except (binascii.Error, ValueError):
+    """The 32 bytes behind 43 characters of base64url, as conditions and fulfilments are written; None if it is not that."""
+    if len(text) != CONDITION_CHARACTERS:
         return None
+    try:
+        value = base64.b64decode(text + "=", altchars="-_", validate=True)
+    except ValueError:
+        return None
+    # Padding of the sender's own makes it shorter.
     return value if len(value) == CONDITION_BYTES else None
 
 

@@ -29,14 +29,14 @@ from domain.combinations import (
 from domain.fspiop_errors import BULK_NOT_FOUND
 from domain.identifiers import bulk_key_of
 from domain.states import BULK_API_STATES, FORWARDED_ITEM_STATES
-from handlers.handler import Output, SlowDown
+from handlers.handler import Output
 from handlers.notices import notice, put_content_or_slow_down
-from object_store.envelope import CorruptRequest, request_prefix, unpack_request
-from object_store.interface import ObjectMissing, ObjectStore, ObjectStoreUnavailable
+from handlers.unread import has_unread_post
+from object_store.interface import ObjectStore
 from schemas.fspiop.errors import error_body
 from schemas.fspiop.results import ItemResult, result_body, state_body
 from schemas.messages import BulkGet
-from stream.interface import Stream, partition_of
+from stream.interface import Stream
 
 _BULK_PREPARE = "bulk-prepare"
 
@@ -84,20 +84,15 @@ class BulkGetHandler:
         return decide_bulk_get(message.source, shown, unread_request_of_source=unread)
 
     def _unread_request(self, message: BulkGet, read_ms: Mapping[int, int]) -> bool:
-        """Whether a POST of this sender lies in the object store, and bulk-prepare has not read past it."""
-        partition = partition_of(message.bulk_transfer_id, self._stream.partitions(TOPIC_BULK_PREPARE))
-        try:
-            for key in self._store.keys(request_prefix(message.bulk_transfer_id)):
-                request = unpack_request(self._store.get(key))
-                # A POST is the only request whose body names a payer; PUTs of strangers must not look like one.
-                is_post = b'"individualTransfers"' in request.body
-                if is_post and request.source == message.source and request.received_at_ms > read_ms.get(partition, 0):
-                    return True
-        except ObjectStoreUnavailable as away:
-            raise SlowDown(str(away)) from away
-        except (ObjectMissing, CorruptRequest):
-            return False
-        return False
+        return has_unread_post(
+            self._store,
+            self._stream,
+            TOPIC_BULK_PREPARE,
+            message.bulk_transfer_id,
+            message.source,
+            read_ms,
+            only_in_posts=b'"individualTransfers"',
+        )
 
     def _answer(
         self,

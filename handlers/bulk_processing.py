@@ -22,7 +22,8 @@ from db.bulks import (
     insert_bulk_steps,
     lock_bulks,
 )
-from db.results import end_expirations, insert_results
+from db.expirations import end_expirations
+from db.results import insert_results
 from db.transfers import item_states, items_of, tally_items, transfer_states, update_items
 from domain.bulk_processing import BulkStep, BulkTally, ItemNews, decide_bulk, decide_items
 from domain.combinations import TOPIC_BULK_PROCESSING, require_all_known

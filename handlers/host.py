@@ -27,7 +27,12 @@ from handlers.loop import HandlerLoop, LoopLimits, OpenConsumer
 from handlers.notification import NotificationHandler
 from handlers.position import PositionHandler
 from handlers.prepare import PrepareHandler
+from handlers.single_fulfil import SingleFulfilHandler
+from handlers.single_notification import SingleNotificationHandler
+from handlers.single_position import SinglePositionHandler
+from handlers.single_prepare import SinglePrepareHandler
 from handlers.timeout import TimeoutHandler
+from handlers.transfer_get import TransferGetHandler
 from object_store.interface import ObjectStore
 from stream.interface import Consumer, OnAssign, OnRevoke, Stream
 from stream.ticks import tick_consumer
@@ -59,6 +64,12 @@ _MAKERS: Mapping[str, Callable[[HandlerWorld], Handler]] = {
     "timeout": lambda _: TimeoutHandler(),
     "bulk-get": lambda world: BulkGetHandler(world.object_store, world.stream),
     "notification": lambda world: NotificationHandler(world.hub_name),
+    # The lane of the single transfers: the same work, on topics of their own.
+    "single-prepare": lambda world: SinglePrepareHandler(world.bulk_rules.expiration_horizon_ms, world.hub_name),
+    "single-position": lambda _: SinglePositionHandler(),
+    "single-fulfil": lambda _: SingleFulfilHandler(),
+    "single-notification": lambda world: SingleNotificationHandler(world.object_store, world.hub_name),
+    "transfer-get": lambda world: TransferGetHandler(world.object_store, world.stream),
 }
 
 HANDLER_NAMES = tuple(_MAKERS)

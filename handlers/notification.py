@@ -6,8 +6,8 @@ Consumes topic-notification-event (combinations 2, 3, 20, 21 and ours). In this 
     2. its callback does not fit its combination (a POST that is no forward, …) → the process stops
     3. `to` is no participant                                          → nothing is written: there is nobody to tell
 
-Writes one row per callback: FORWARD (the POST to the payee) and FINAL (what the bulk ended with) once per bulk and FSP,
-ANSWER once per request. A message that is read again finds its row and changes nothing, so an FSP has one row to be told
+Writes one row per callback: FORWARD (the POST to the payee) and FINAL (what it ended with) once per bulk and FSP, ANSWER
+once per request. A message that is read again finds its row and changes nothing, so an FSP has one row to be told
 one outcome with (D8, D9, D19). Headers are fixed in the row, the body lies in the object store under its own hash: every
 attempt sends the same bytes. Rows of one FSP and bulk are written in the order of the messages, and sent in it.
 
@@ -25,8 +25,8 @@ from sqlalchemy import Connection
 
 from db.deliveries import NewDelivery, insert_deliveries, load_receivers
 from db.reference_data import HUB_NAME
-from domain.combinations import BULK_FORWARD, TOPIC_NOTIFICATION, UnknownCombination, require_known
-from domain.delivery import Callback, ContradictoryNotification, delivery_kind
+from domain.combinations import BULK_FORWARD, TOPIC_NOTIFICATION, Combination, UnknownCombination, require_known
+from domain.delivery import Callback, ContradictoryNotification, DeliveryKind, Resource, delivery_kind
 from domain.identifiers import id_text
 from handlers.handler import BadMessage, Crash, Output
 from schemas.callbacks import callback_headers
@@ -46,10 +46,10 @@ class NotificationHandler:
         self._hub_name = hub_name
         self.unknown_receivers = 0
 
-    def weight(self, message: Notification) -> int:
+    def weight(self, message: Any) -> int:
         return 1
 
-    def handle(self, tx: Connection, messages: Sequence[Notification]) -> list[Output]:
+    def handle(self, tx: Connection, messages: Sequence[Any]) -> list[Output]:
         """Two statements, whatever the number of messages."""
         try:
             for message in messages:
@@ -71,38 +71,49 @@ class NotificationHandler:
             require_known(self.topic, message.type, message.action, message.status)
         except UnknownCombination:
             return []
-        raise Crash(f"bulk {id_text(message.bulk_transfer_id)}: {message.to} cannot be told its outcome: {reason}")
+        raise Crash(f"{self._about(message)}: {message.to} cannot be told its outcome: {reason}")
 
-    def _is_known(self, message: Notification, known: frozenset[str]) -> bool:
+    def _is_known(self, message: Any, known: frozenset[str]) -> bool:
         if message.to in known:
             return True
         self.unknown_receivers += 1
         log.warning(
-            "bulk %s: %r is no participant, nobody is told (%s, %s)",
-            id_text(message.bulk_transfer_id),
+            "%s: %r is no participant, nobody is told (%s, %s)",
+            self._about(message),
             message.to,
             message.action,
             message.status,
         )
         return False
 
-    def _delivery(self, message: Notification, at: datetime) -> NewDelivery:
-        try:
-            kind = delivery_kind(
-                is_forward=(message.action, message.status) == (BULK_FORWARD.action, BULK_FORWARD.status),
-                callback=message.callback,
-                answers_request=message.request_id is not None,
-            )
-        except ContradictoryNotification as error:
-            raise Crash(f"bulk {id_text(message.bulk_transfer_id)}, to {message.to}: {error}") from error
+    def _delivery(self, message: Any, at: datetime) -> NewDelivery:
+        kind = self._kind(message, Resource.BULK_TRANSFERS, BULK_FORWARD)
         callback = Callback(message.callback)
         return NewDelivery(
-            bulk_transfer_id=UUID(bytes=message.bulk_transfer_id),
+            resource=Resource.BULK_TRANSFERS,
+            entity_id=UUID(bytes=message.bulk_transfer_id),
             fsp=message.to,
             kind=kind,
             request_id=None if message.request_id is None else UUID(bytes=message.request_id),
             callback=callback,
             content=message.content,
-            headers=callback_headers(callback, self._hub_name, message.to, message.bulk_transfer_id, at),
+            headers=callback_headers(
+                Resource.BULK_TRANSFERS, callback, self._hub_name, message.to, message.bulk_transfer_id, at
+            ),
             not_after_ms=message.not_after_ms,
         )
+
+    def _kind(self, message: Any, resource: Resource, forward: Combination) -> DeliveryKind:
+        """The kind of the callback; `forward` is the combination of the forward to the payee."""
+        try:
+            return delivery_kind(
+                is_forward=(message.action, message.status) == (forward.action, forward.status),
+                callback=message.callback,
+                answers_request=message.request_id is not None,
+                resource=resource,
+            )
+        except ContradictoryNotification as error:
+            raise Crash(f"{self._about(message)}, to {message.to}: {error}") from error
+
+    def _about(self, message: Any) -> str:
+        return f"bulk {id_text(message.bulk_transfer_id)}"

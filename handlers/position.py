@@ -1,23 +1,17 @@
-"""position: money is reserved, committed or given back, under the locks of the accounts.
+"""position: the money of bulks' items is reserved, committed or given back, under the locks of the accounts.
 
 Consumes    topic-transfer-position: TransferPosition (#7 prepare, #17 commit, #23 timeout, and reject, bulk-abort)
 Refuses     a prepare whose item no longer waits or has expired, or that cover (4001) or net debit cap (4200) forbid
-Changes     one step per transfer with the position after it, and the positions of the accounts
+Changes     one step per transfer with the position after it, and the positions of the accounts (handlers/moves.py)
 Emits       BulkProcessing: #9 reserved, #10 refused, #11 committed, #14 given back after the payee's refusal, #18 given back
             after a fulfil that failed, #24 given back after the time ran out
-
-The accounts (POSITION and SETTLEMENT) are locked in id order in a statement of their own; what is decided on is read after
-it. A transfer's step is keyed by the state it leaves, so a repeat and a late message find another state and do nothing (D3),
-and of two that race one rolls back.
 """
 
 from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from db.clock import now_ms
-from db.positions import lock_positions_with_cover, read_positions, write_positions
-from db.transfers import TransferStateChange, insert_transfer_steps, legs_of, transfers_by_key
+from db.transfers import TransferStateChange, insert_transfer_steps, transfers_by_key
 from domain.combinations import (
     ITEM_COMMITTED,
     ITEM_FULFIL_INVALID,
@@ -29,12 +23,13 @@ from domain.combinations import (
     Combination,
     require_all_known,
 )
-from domain.fspiop_errors import TRANSFER_EXPIRED, ErrorCode, FspiopError, fspiop_error
-from domain.position import Move, Step, decide_positions
+from domain.fspiop_errors import ErrorCode, fspiop_error
+from domain.position import Move, Step
 from domain.states import TransferState
 from domain.timeout import REASON_REJECT
 from domain.transfers import Transfer
 from handlers.handler import Crash, Output
+from handlers.moves import make_moves, step_error
 from handlers.news import item_news
 from schemas.messages import TransferPosition
 
@@ -44,6 +39,11 @@ _MOVES = {
     "reject": Move.ABORT,
     "bulk-abort": Move.ABORT,
     "bulk-timeout-reserved": Move.TIMEOUT,
+}
+_REASONS = {
+    Move.PREPARE: "bulk-prepare",
+    Move.COMMIT: "bulk-commit",
+    Move.TIMEOUT: "bulk-timeout-reserved",
 }
 
 
@@ -60,22 +60,9 @@ class PositionHandler:
     def handle(self, tx: Connection, messages: Sequence[TransferPosition]) -> list[Output]:
         require_all_known(self.topic, messages)
         requests = [(message.transfer_key, _MOVES[message.action]) for message in messages]
-        # Which account a move touches never changes, so it can be learned before the lock; all else is read after it.
-        accounts_to_lock = legs_of(
-            tx,
-            payer_keys=[key for key, move in requests if move is not Move.COMMIT],
-            payee_keys=[key for key, move in requests if move is Move.COMMIT],
-        )
-        lock_positions_with_cover(tx, accounts_to_lock)
-        transfers = transfers_by_key(tx, [key for key, _ in requests])
-        accounts = read_positions(tx, accounts_to_lock)
-        decision = decide_positions(requests, transfers, accounts, now_ms(tx))
-        if decision.steps:
-            insert_transfer_steps(tx, [_step_row(step, transfers[step.transfer_key]) for step in decision.steps])
-        if decision.positions:
-            write_positions(tx, decision.positions)
+        steps, transfers = make_moves(tx, requests, _REASONS)
         by_key = {message.transfer_key: message for message in messages}
-        return [_news(step, transfers[step.transfer_key], by_key[step.transfer_key]) for step in decision.steps]
+        return [_news(step, transfers[step.transfer_key], by_key[step.transfer_key]) for step in steps]
 
     def give_up(self, tx: Connection, message: TransferPosition, reason: str) -> list[Output]:
         """A transfer that holds no money yet is rejected with 2001; with money on its way nobody may give up."""
@@ -90,40 +77,6 @@ class PositionHandler:
         )
         insert_transfer_steps(tx, [step])
         return [item_news(ITEM_NOT_RESERVED, message.bulk_transfer_id, row.transfer_key, message.transfer_id, error)]
-
-
-def _reason(step: Step, transfer: Transfer) -> str:
-    # An abort keeps the reason of the RECEIVED_ERROR before it, so that what it answers can be derived again.
-    match step.move:
-        case Move.PREPARE:
-            return "bulk-prepare"
-        case Move.COMMIT:
-            return "bulk-commit"
-        case Move.ABORT:
-            return transfer.reason
-        case Move.TIMEOUT:
-            return "bulk-timeout-reserved"
-
-
-def _error(step: Step, transfer: Transfer) -> FspiopError | None:
-    match step.move:
-        case Move.ABORT:
-            return transfer.error
-        case Move.TIMEOUT:
-            return TRANSFER_EXPIRED
-        case _:
-            return step.error
-
-
-def _step_row(step: Step, transfer: Transfer) -> TransferStateChange:
-    return TransferStateChange(
-        step.transfer_key,
-        step.from_state,
-        step.to_state,
-        _reason(step, transfer),
-        position=step.position,
-        error=_error(step, transfer),
-    )
 
 
 def _answer(step: Step, transfer: Transfer) -> Combination:
@@ -146,5 +99,5 @@ def _news(step: Step, transfer: Transfer, message: TransferPosition) -> Output:
         message.bulk_transfer_id,
         step.transfer_key,
         message.transfer_id,
-        _error(step, transfer),
+        step_error(step, transfer),
     )

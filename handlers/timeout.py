@@ -1,13 +1,14 @@
-"""timeout: bulks past their expiration are ended, and what is stuck is pushed forward.
+"""timeout: bulks and single transfers past their expiration are ended, and what is stuck is pushed forward.
 
 Consumes    ticks of the clock (stream/ticks.py); the progress row of that one partition elects who looks
 Refuses     nothing
 Changes     a due bulk becomes EXPIRING; its open transfers take the step that domain/timeout.py says; the bulk is looked at
             again after `look_again_ms`, until bulk-processing has ended it
-Emits       #22 to bulk-processing, #23 to position, and for transfers on their way the message their state calls for
+Emits       #22 to bulk-processing, #23 to position, and for transfers on their way the message their state calls for;
+            for single transfers see handlers/single_timeout.py
 
-Which bulks are due stands in one small table, a row per bulk that has not ended (no watermark that could skip one, D18; no
-join that could hide one, D16). A tick looks at `bulks_max` bulks, so the work of one tick is bounded.
+What is due stands in one small table (db/expirations.py). A tick looks at `bulks_max` bulks and `singles_max` single
+transfers, so the work of one tick is bounded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection
 
 from db.bulks import BulkStateChange, bulks_by_key, insert_bulk_steps, lock_bulks
-from db.results import due_bulks, look_again
+from db.expirations import due_numbers, look_again
 from db.transfers import OpenItemRow, TransferStateChange, insert_transfer_steps, open_items_of
 from domain.combinations import POSITION_COMMIT, TOPIC_TRANSFER_POSITION
 from domain.fspiop_errors import TRANSFER_EXPIRED
@@ -24,28 +25,37 @@ from domain.states import BulkState, TransferState, is_final
 from domain.timeout import DueMessage, OpenItem, becomes_expiring, decide_timeout
 from handlers.handler import Crash, Output
 from handlers.news import item_news, to_position
+from handlers.single_timeout import expire_singles
 from schemas.messages import Tick
 from stream.ticks import TICK_TOPIC
 
 
 class TimeoutHandler:
-    """See the module's docstring. `bulks_max` bounds a tick, `look_again_ms` is the pause between looks at one bulk."""
+    """See the module's docstring. The bounds are a tick's; `look_again_ms` is the pause between looks at one bulk."""
 
     name = "timeout"
     topic = TICK_TOPIC
     message = Tick
 
-    def __init__(self, bulks_max: int = 20, look_again_ms: int = 2_000) -> None:
+    def __init__(self, bulks_max: int = 20, singles_max: int = 1_000, look_again_ms: int = 2_000) -> None:
         self._bulks_max = bulks_max
+        self._singles_max = singles_max
         self._look_again_ms = look_again_ms
 
     def weight(self, message: Tick) -> int:
         return 1
 
     def handle(self, tx: Connection, messages: Sequence[Tick]) -> list[Output]:
-        due = due_bulks(tx, self._bulks_max)
-        if not due:
-            return []
+        bulks, singles = due_numbers(tx, bulks_max=self._bulks_max, singles_max=self._singles_max)
+        outputs = self._expire_bulks(tx, bulks) if bulks else []
+        if singles:
+            outputs += expire_singles(tx, singles, self._look_again_ms)
+        return outputs
+
+    def give_up(self, tx: Connection, message: Tick, reason: str) -> list[Output]:
+        raise Crash(f"timeout: a tick failed, and time cannot be skipped: {reason}")
+
+    def _expire_bulks(self, tx: Connection, due: Sequence[int]) -> list[Output]:
         lock_bulks(tx, due)
         bulks = {key: bulk for key, bulk in bulks_by_key(tx, due).items() if not is_final(bulk.state)}
         expiring = [bulk for bulk in bulks.values() if becomes_expiring(bulk.state)]
@@ -75,9 +85,6 @@ class TimeoutHandler:
         by_key = {row.transfer_key: row for row in rows}
         bulk_ids = {key: bulk.bulk_transfer_id for key, bulk in bulks.items()}
         return [_output(message, by_key[message.transfer_key], bulk_ids) for message in decision.messages]
-
-    def give_up(self, tx: Connection, message: Tick, reason: str) -> list[Output]:
-        raise Crash(f"timeout: a tick failed, and time cannot be skipped: {reason}")
 
 
 _REASONS = {

@@ -18,6 +18,7 @@ from db.tables import (
     bulk_transfer_state_change,
     transfer,
 )
+from domain.delivery import Resource
 from domain.identifiers import ITEMS_PER_BULK, item_number_of
 from domain.money import format_amount, from_numeric
 from domain.states import BULK_API_STATES, OPEN_ITEM_STATES, START, BulkState, ItemState
@@ -192,5 +193,7 @@ def _read_items(tx: Connection, bulk_key: int) -> tuple[Item, ...]:
 
 
 def _read_callbacks(tx: Connection, bulk_transfer_id: UUID) -> tuple[Callback, ...]:
-    newest_first = list_deliveries(tx, rows_max=_CALLBACKS_MAX, bulk_transfer_id=bulk_transfer_id)
+    newest_first = list_deliveries(
+        tx, rows_max=_CALLBACKS_MAX, resource=Resource.BULK_TRANSFERS, entity_id=bulk_transfer_id
+    )
     return tuple(Callback(one, tuple(list_attempts(tx, one.delivery_id))) for one in reversed(newest_first))

@@ -129,6 +129,100 @@ class Notification:
 
 
 @dataclass(frozen=True, slots=True)
+class SinglePrepare:
+    """adapter → single-prepare: a POST /transfers, kept under its request id, with what is checked of it.
+
+    `hash` is SHA-256 over the canonical body; `destination` is FSPIOP-Destination where the request had one.
+    """
+
+    type: str
+    action: str
+    status: str
+    transfer_id: bytes
+    request_id: bytes
+    source: str
+    destination: str | None
+    received_at_ms: int
+    payer_fsp: str
+    payee_fsp: str
+    currency: str
+    amount: str
+    condition: str
+    expiration_ms: int
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SinglePosition:
+    """single-prepare, single-fulfil, timeout → single-position: one transfer whose state calls for a move of money."""
+
+    type: str
+    action: str
+    status: str
+    transfer_key: int
+    transfer_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SingleFulfil:
+    """adapter → single-fulfil: a PUT /transfers/{ID} (COMMITTED or RESERVED) or its /error, kept under its request id.
+
+    `completed_timestamp` is the text that the payee sent, if it did; the error's extensionList stays in the request.
+    """
+
+    type: str
+    action: str
+    status: str
+    transfer_id: bytes
+    request_id: bytes
+    source: str
+    received_at_ms: int
+    fulfilment: str | None
+    completed_timestamp: str | None
+    error_code: str | None
+    error_description: str | None
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TransferGet:
+    """adapter → transfer-get: a GET /transfers/{ID}."""
+
+    type: str
+    action: str
+    status: str
+    transfer_id: bytes
+    request_id: bytes
+    source: str
+    received_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SingleNotification:
+    """every handler of single transfers → single-notification: what `to` is told of a single transfer.
+
+    `callback` is POST, PUT, PUT_ERROR or PATCH. With `sent_request_id` it is that request of another FSP, passed on as it
+    was sent (reference §11.22); else the hub says what `transfer_state` (its API form), fulfilment and error say.
+    `request_id` is set where this answers one request; `not_after_ms` bounds a POST to the payee.
+    """
+
+    type: str
+    action: str
+    status: str
+    transfer_id: bytes
+    to: str
+    callback: str
+    sent_request_id: bytes | None
+    transfer_state: str | None
+    fulfilment: str | None
+    completed_timestamp: str | None
+    error_code: str | None
+    error_description: str | None
+    request_id: bytes | None
+    not_after_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """the clock → timeout: look at what is due. The clock is a partition of its own, so a tick has an offset too."""
 
@@ -161,6 +255,11 @@ Message = (
     | TransferFulfil
     | BulkGet
     | Notification
+    | SinglePrepare
+    | SinglePosition
+    | SingleFulfil
+    | TransferGet
+    | SingleNotification
     | Tick
     | DeadLetter
 )

@@ -14,7 +14,12 @@ from schemas.messages import (
     DeadLetter,
     Message,
     Notification,
+    SingleFulfil,
+    SingleNotification,
+    SinglePosition,
+    SinglePrepare,
     TransferFulfil,
+    TransferGet,
     TransferPosition,
     TransferPrepare,
 )
@@ -62,6 +67,23 @@ _WORK_TOPICS = (
         "notification",
         Notification,
         "bulkTransferId",
+    ),
+    Topic(combinations.TOPIC_SINGLE_PREPARE, ("adapter",), "single-prepare", SinglePrepare, "transferId"),
+    Topic(
+        combinations.TOPIC_SINGLE_POSITION,
+        ("single-prepare", "single-fulfil", "timeout"),
+        "single-position",
+        SinglePosition,
+        "account id: the payer's for prepare, abort and timeout, the payee's for commit",
+    ),
+    Topic(combinations.TOPIC_SINGLE_FULFIL, ("adapter",), "single-fulfil", SingleFulfil, "transferId"),
+    Topic(combinations.TOPIC_TRANSFER_GET, ("adapter",), "transfer-get", TransferGet, "transferId"),
+    Topic(
+        combinations.TOPIC_SINGLE_NOTIFICATION,
+        ("single-prepare", "single-position", "single-fulfil", "transfer-get", "timeout"),
+        "single-notification",
+        SingleNotification,
+        "transferId",
     ),
 )
 

@@ -28,8 +28,11 @@ requires_document = pytest.mark.skipif(
 BODY_BYTES_MAX = 5_242_880
 HEADER_BYTES_MAX = 65_536
 
-_CONTENT_TYPE = "application/vnd.interoperability.bulkTransfers+json;version=1.1"
+_CONTENT_TYPE = "application/vnd.interoperability.{resource}+json;version=1.1"
 _PATHS = {
+    "/transfers": re.compile(r"^/transfers$"),
+    "/transfers/{ID}": re.compile(r"^/transfers/([^/]+)$"),
+    "/transfers/{ID}/error": re.compile(r"^/transfers/([^/]+)/error$"),
     "/bulkTransfers": re.compile(r"^/bulkTransfers$"),
     "/bulkTransfers/{ID}": re.compile(r"^/bulkTransfers/([^/]+)$"),
     "/bulkTransfers/{ID}/error": re.compile(r"^/bulkTransfers/([^/]+)/error$"),
@@ -67,11 +70,12 @@ def _wrong_headers(method: str, template: str, headers: Mapping[str, str]) -> It
             yield f"header {parameter['name']} is missing"
         if value is not None and parameter["schema"]["type"] == "integer" and not value.isdigit():
             yield f"header {parameter['name']} is no integer: {value}"
-    if headers.get("content-type") != _CONTENT_TYPE:
+    content_type = _CONTENT_TYPE.format(resource=template.split("/")[1])
+    if headers.get("content-type") != content_type:
         yield f"Content-Type is {headers.get('content-type')}"
-    if method == "PUT" and "accept" in headers:
-        yield "a PUT carries an Accept"
-    if method == "POST" and headers.get("accept") != _CONTENT_TYPE:
+    if method in ("PUT", "PATCH") and "accept" in headers:
+        yield f"a {method} carries an Accept"
+    if method == "POST" and headers.get("accept") != content_type:
         yield f"Accept of the POST is {headers.get('accept')}"
     if not headers.get("fspiop-destination"):
         yield "FSPIOP-Destination is missing although the receiver is known"
@@ -90,7 +94,9 @@ def _wrong_headers(method: str, template: str, headers: Mapping[str, str]) -> It
 
 
 def _wrong_uri(path: str, template: str, method: str, headers: Mapping[str, str]) -> list[str]:
-    prefix = "" if template == "/bulkTransfers" else f"/{headers.get('fspiop-destination')}"
+    # A bulk's URI begins with the FSP's name (reference §6), a single transfer's does not (§11.22).
+    has_prefix = template.startswith("/bulkTransfers/")
+    prefix = f"/{headers.get('fspiop-destination')}" if has_prefix else ""
     wanted = {"fspiop-uri": prefix + path, "fspiop-http-method": method}
     return [
         f"{name} is {headers.get(name)}, not {value}" for name, value in wanted.items() if headers.get(name) != value
@@ -149,7 +155,7 @@ def _header_parameters(method: str, template: str) -> list[dict[str, Any]]:
 
 @cache
 def _body_validator(method: str, template: str) -> Draft4Validator:
-    """OpenAPI 3.0 schemas are JSON Schema as of draft 4 in all that this document uses for bulks."""
+    """OpenAPI 3.0 schemas are JSON Schema as of draft 4 in all that this document uses for transfers."""
     operation = _document()["paths"][template][method.lower()]
     schema = _resolve(operation["requestBody"])["content"]["application/json"]["schema"]
     reference = schema["$ref"]

@@ -17,7 +17,14 @@ from sqlalchemy import Engine
 from db.reference_data import HUB_NAME
 from domain.bulk_fulfil import FulfilRules
 from domain.bulk_prepare import BulkRules
-from domain.combinations import BULK_FULFIL, BULK_FULFIL_ERROR, BULK_GET, BULK_PREPARE, TOPIC_NOTIFICATION
+from domain.combinations import (
+    BULK_FULFIL,
+    BULK_FULFIL_ERROR,
+    BULK_GET,
+    BULK_PREPARE,
+    TOPIC_NOTIFICATION,
+    TOPIC_SINGLE_NOTIFICATION,
+)
 from domain.identifiers import id_bytes, id_text
 from handlers.bulk_fulfil import BulkFulfilHandler
 from handlers.bulk_get import BulkGetHandler
@@ -28,7 +35,12 @@ from handlers.handler import Handler, Output
 from handlers.notification import NotificationHandler
 from handlers.position import PositionHandler
 from handlers.prepare import PrepareHandler
+from handlers.single_fulfil import SingleFulfilHandler
+from handlers.single_notification import SingleNotificationHandler
+from handlers.single_position import SinglePositionHandler
+from handlers.single_prepare import SinglePrepareHandler
 from handlers.timeout import TimeoutHandler
+from handlers.transfer_get import TransferGetHandler
 from object_store.envelope import KeptRequest, pack_request, request_key
 from object_store.interface import ObjectStore
 from schemas.codec import codec
@@ -73,6 +85,11 @@ class Pipeline:
             FulfilHandler(),
             BulkGetHandler(self.store, self.stream),
             NotificationHandler(HUB_NAME),
+            SinglePrepareHandler(self.bulk_rules.expiration_horizon_ms, HUB_NAME),
+            SinglePositionHandler(),
+            SingleFulfilHandler(),
+            SingleNotificationHandler(self.store, HUB_NAME),
+            TransferGetHandler(self.store, self.stream),
         )
         self.handlers: Mapping[str, Handler] = {handler.topic: handler for handler in handlers}
         self.timeout = TimeoutHandler(look_again_ms=0)

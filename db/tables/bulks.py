@@ -117,11 +117,3 @@ bulk_transfer_result = Table(
     CheckConstraint("role IN ('PAYER', 'PAYEE')", name="role"),
     CheckConstraint("callback IN ('PUT', 'PUT_ERROR')", name="callback"),
 )
-
-# A row per bulk that has not ended; the timeout handler reads nothing else to find what is due.
-bulk_transfer_expiration = Table(
-    "bulk_transfer_expiration",
-    metadata,
-    Column("bulk_key", BigInteger, ForeignKey("bulk_transfer.bulk_key"), primary_key=True, autoincrement=False),
-    Column("due_date", INSTANT, nullable=False, index=True),
-)

@@ -37,15 +37,18 @@ delivery = Table(
     "delivery",
     metadata,
     Column("delivery_id", BigInteger, primary_key=True, autoincrement=True),
-    Column("bulk_transfer_id", Uuid, nullable=False),
+    # What it is about: bulkTransfers or transfers, and the bulkTransferId or transferId. A payer may give both the same id.
+    Column("resource", Text, nullable=False, server_default=text("'bulkTransfers'")),
+    Column("entity_id", Uuid, nullable=False),
     Column("fsp", Text, nullable=False),
-    # FORWARD and FINAL: one per bulk and FSP. ANSWER: one per request (and bulk and FSP).
+    # FORWARD and FINAL: one per entity and FSP. ANSWER: one per request (and entity and FSP).
     Column("kind", Text, nullable=False),
     Column("request_id", Uuid, nullable=True),
-    # POST, PUT or PUT_ERROR; with the bulk's id it makes the URL, from the participant's endpoint of that type.
+    # POST, PUT, PUT_ERROR or PATCH; with the entity's id it makes the URL, from the participant's endpoint of that type.
     Column("callback", Text, nullable=False),
     Column("content", Text, nullable=False),
-    Column("headers", JSONB, nullable=False),
+    # SQL NULL: `content` is another FSP's request, which is passed on as it was sent, its headers and signature included.
+    Column("headers", JSONB(none_as_null=True), nullable=True),
     Column("state", Text, nullable=False, server_default=text("'WAITING'")),
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("not_after_date", INSTANT, nullable=True),
@@ -57,12 +60,14 @@ delivery = Table(
     Column("renewed_attempts", Integer, nullable=False, server_default=text("0")),
     created_date(),
     CheckConstraint("kind IN ('FORWARD', 'FINAL', 'ANSWER')", name="kind"),
-    CheckConstraint("callback IN ('POST', 'PUT', 'PUT_ERROR')", name="callback"),
+    CheckConstraint("resource IN ('bulkTransfers', 'transfers')", name="resource"),
+    CheckConstraint("callback IN ('POST', 'PUT', 'PUT_ERROR', 'PATCH')", name="callback"),
     CheckConstraint("state IN ('WAITING', 'DELIVERED', 'DEAD')", name="state"),
     CheckConstraint("(kind = 'ANSWER') = (request_id IS NOT NULL)", name="request_id"),
     Index(
-        "uq_delivery_bulk_transfer_id_fsp_kind",
-        "bulk_transfer_id",
+        "uq_delivery_entity_id_resource_fsp_kind",
+        "entity_id",
+        "resource",
         "fsp",
         "kind",
         unique=True,
@@ -70,10 +75,17 @@ delivery = Table(
     ),
     Index("uq_delivery_request_id", "request_id", unique=True, postgresql_where=text("kind = 'ANSWER'")),
     # What waits, in the order in which it is to be sent; a row leaves this index when it is delivered or dead.
-    Index("ix_delivery_waiting", "fsp", "bulk_transfer_id", "delivery_id", postgresql_where=text("state = 'WAITING'")),
+    Index(
+        "ix_delivery_waiting",
+        "fsp",
+        "resource",
+        "entity_id",
+        "delivery_id",
+        postgresql_where=text("state = 'WAITING'"),
+    ),
     # What is due. The one updated column that is indexed: an FSP that is away may leave 100,000 rows waiting, and those
     # must not be walked to find the few that are due (a row is tried again seldom, so the index is written seldom).
-    Index("ix_delivery_due", "fsp", "next_attempt_date", postgresql_where=text("state = 'WAITING'")),
+    Index("ix_delivery_due", "fsp", "resource", "next_attempt_date", postgresql_where=text("state = 'WAITING'")),
 )
 
 delivery_attempt = Table(

@@ -13,6 +13,8 @@ import orjson
 from domain.fspiop_errors import FspiopError
 from domain.identifiers import id_text
 
+EXTENSION_VALUE_LENGTH_MAX = 128
+
 
 class ItemResult(NamedTuple):
     """One line of a result list. `said` is the payee's own result for the item, of which the extras are kept."""
@@ -22,6 +24,11 @@ class ItemResult(NamedTuple):
     error: FspiopError | None
     refused_by_payee: bool
     said: Mapping[str, Any] | None
+
+
+def fulfilment_text(fulfilment: bytes) -> str:
+    """The 32 bytes as FSPIOP writes them."""
+    return base64.urlsafe_b64encode(fulfilment).rstrip(b"=").decode()
 
 
 def state_body(state: str) -> bytes:
@@ -55,7 +62,7 @@ def _result(item: ItemResult) -> dict[str, Any]:
             "errorDescription": item.error.description,
         }
     elif item.fulfilment is not None:
-        result["fulfilment"] = base64.urlsafe_b64encode(item.fulfilment).rstrip(b"=").decode()
+        result["fulfilment"] = fulfilment_text(item.fulfilment)
     if "extensionList" in said:
         result["extensionList"] = said["extensionList"]
     return result
@@ -70,4 +77,22 @@ def forward_body(request: Mapping[str, Any], transfer_ids: frozenset[str]) -> by
     body["expiration"] = request["expiration"]
     if "extensionList" in request:
         body["extensionList"] = request["extensionList"]
+    return orjson.dumps(body)
+
+
+def transfer_body(
+    state: str,
+    fulfilment: str | None = None,
+    completed_timestamp: str | None = None,
+    cause: FspiopError | None = None,
+) -> bytes:
+    """The body of PUT and PATCH /transfers/{ID} by the hub; why a transfer was aborted stands in one extension, `cause`."""
+    body: dict[str, Any] = {"transferState": state}
+    if fulfilment is not None:
+        body["fulfilment"] = fulfilment
+    if completed_timestamp is not None:
+        body["completedTimestamp"] = completed_timestamp
+    if cause is not None:
+        text = f"{cause.code}: {cause.description}"[:EXTENSION_VALUE_LENGTH_MAX]
+        body["extensionList"] = {"extension": [{"key": "cause", "value": text}]}
     return orjson.dumps(body)

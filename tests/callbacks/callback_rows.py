@@ -9,13 +9,18 @@ from sqlalchemy import Engine, event, text
 
 from db.deliveries import Claim, claim_deliveries
 from domain.combinations import BULK_FINAL, BULK_FINAL_ERROR, BULK_FORWARD, BULK_GET_ANSWER, Combination
-from domain.delivery import RetryLimits
+from domain.delivery import Resource, RetryLimits
 from handlers.deliverer import DelivererSettings
+from handlers.delivery_client import ClientLimits
 from handlers.notification import NotificationHandler
+from schemas.callback_addresses import LOOPBACK
 from schemas.callbacks import ENDPOINT_TYPES
 from schemas.messages import Notification
 
+# The receivers of the tests are on this machine.
+CLIENT = ClientLimits(allowed=LOOPBACK)
 SETTINGS = DelivererSettings(
+    client=CLIENT,
     idle_poll_ms=100,
     database_retry_ms=50,
     retry=RetryLimits(backoff_first_ms=5, backoff_max_ms=40),
@@ -38,7 +43,9 @@ def add_participant(engine: Engine, name: str, url: str | None = None, *, is_act
             ),
             {"name": name, "is_active": is_active},
         ).scalar_one()
-        for callback, endpoint_type in ENDPOINT_TYPES.items() if url is not None else ():
+        for (resource, callback), (endpoint_type, *_) in ENDPOINT_TYPES.items() if url is not None else ():
+            if resource != Resource.BULK_TRANSFERS:
+                continue
             tx.execute(
                 text("INSERT INTO participant_endpoint (participant_id, type, value) VALUES (:number, :type, :value)"),
                 {"number": number, "type": endpoint_type, "value": f"{url}{PATHS[callback]}"},

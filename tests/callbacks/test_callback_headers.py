@@ -6,7 +6,7 @@ from uuid import UUID
 import orjson
 import pytest
 
-from domain.delivery import Callback
+from domain.delivery import Callback, Resource
 from schemas.callbacks import UnusableEndpoint, callback_headers, callback_url
 from tests.fspiop_document import check_callback, requires_document
 
@@ -43,7 +43,7 @@ CASES = [
 def test_the_headers_of_every_callback_are_valid_by_the_document(
     callback: Callback, method: str, path: str, body: bytes
 ) -> None:
-    headers = callback_headers(callback, "Hub", "payerfsp", ID.bytes, AT)
+    headers = callback_headers(Resource.BULK_TRANSFERS, callback, "Hub", "payerfsp", ID.bytes, AT)
     assert check_callback(method, path, headers, body) == []
 
 
@@ -63,7 +63,7 @@ def test_the_headers_of_every_callback_are_valid_by_the_document(
     ],
 )
 def test_the_check_finds_wrong_headers(change: dict[str, str], fault: str) -> None:
-    headers = callback_headers(Callback.PUT, "Hub", "payerfsp", ID.bytes, AT) | change
+    headers = callback_headers(Resource.BULK_TRANSFERS, Callback.PUT, "Hub", "payerfsp", ID.bytes, AT) | change
     assert check_callback("PUT", f"/bulkTransfers/{ID}", headers, PUT_BODY) == [fault]
 
 
@@ -84,14 +84,14 @@ def test_the_check_finds_wrong_headers(change: dict[str, str], fault: str) -> No
     ],
 )
 def test_the_check_finds_wrong_bodies(body: bytes, fault: str) -> None:
-    headers = callback_headers(Callback.PUT, "Hub", "payerfsp", ID.bytes, AT)
+    headers = callback_headers(Resource.BULK_TRANSFERS, Callback.PUT, "Hub", "payerfsp", ID.bytes, AT)
     found = check_callback("PUT", f"/bulkTransfers/{ID}", headers, body)
     assert any(fault in one for one in found), found
 
 
 def test_a_put_says_what_the_ecosystem_compares_literally() -> None:
     # Reference §6 and §11.12: the FSP's name stands before the URI, no Accept, no blank after the semicolon.
-    assert callback_headers(Callback.PUT_ERROR, "Hub", "payerfsp", ID.bytes, AT) == {
+    assert callback_headers(Resource.BULK_TRANSFERS, Callback.PUT_ERROR, "Hub", "payerfsp", ID.bytes, AT) == {
         "content-type": "application/vnd.interoperability.bulkTransfers+json;version=1.1",
         "date": "Tue, 03 Nov 2026 07:05:09 GMT",
         "fspiop-source": "Hub",
@@ -102,19 +102,19 @@ def test_a_put_says_what_the_ecosystem_compares_literally() -> None:
 
 
 def test_a_forwarded_post_carries_an_accept_and_a_uri_without_a_name() -> None:
-    headers = callback_headers(Callback.POST, "Hub", "payeefsp", ID.bytes, AT)
+    headers = callback_headers(Resource.BULK_TRANSFERS, Callback.POST, "Hub", "payeefsp", ID.bytes, AT)
     assert headers["accept"] == "application/vnd.interoperability.bulkTransfers+json;version=1.1"
     assert headers["fspiop-uri"] == "/bulkTransfers"
 
 
 def test_the_date_is_in_gmt_wherever_the_clock_stands() -> None:
     east = AT.astimezone(timezone(timedelta(hours=9)))
-    assert callback_headers(Callback.PUT, "Hub", "a", ID.bytes, east)["date"] == "Tue, 03 Nov 2026 07:05:09 GMT"
+    assert callback_headers(Resource.BULK_TRANSFERS, Callback.PUT, "Hub", "a", ID.bytes, east)["date"] == "Tue, 03 Nov 2026 07:05:09 GMT"
 
 
 @pytest.mark.parametrize("variable", ["{{id}}", "{{ID}}", "{{ id }}", "{{Id}}"])
 def test_the_bulk_stands_where_the_template_says(variable: str) -> None:
-    url = callback_url(Callback.PUT, "payerfsp", f"http://fsp:1/x/bulkTransfers/{variable}", ID.bytes)
+    url = callback_url(Resource.BULK_TRANSFERS, Callback.PUT, "payerfsp", f"http://fsp:1/x/bulkTransfers/{variable}", ID.bytes)
     assert url == f"http://fsp:1/x/bulkTransfers/{ID}"
 
 
@@ -131,5 +131,5 @@ def test_the_bulk_stands_where_the_template_says(variable: str) -> None:
 )
 def test_an_endpoint_that_gives_no_address_is_named(callback: Callback, template: str | None, fault: str) -> None:
     with pytest.raises(UnusableEndpoint, match="payerfsp") as refusal:
-        callback_url(callback, "payerfsp", template, ID.bytes)
+        callback_url(Resource.BULK_TRANSFERS, callback, "payerfsp", template, ID.bytes)
     assert fault in str(refusal.value)

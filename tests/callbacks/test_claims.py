@@ -231,7 +231,7 @@ def test_operators_see_callbacks_by_state_fsp_and_bulk_newest_first(engine: Engi
 
         assert listed() == ["c/4", "c/3", "c/2", "c/1"]
         assert listed(rows_max=2) == ["c/4", "c/3"]
-        assert listed(bulk_transfer_id=bulk) == ["c/3", "c/2", "c/1"]
+        assert listed(entity_id=bulk) == ["c/3", "c/2", "c/1"]
         assert listed(fsp="payerfsp") == ["c/4", "c/3"]
         assert listed(state="DEAD") == ["c/4"]
         (dead,) = list_deliveries(connection, rows_max=1, state="DEAD")
@@ -244,7 +244,7 @@ def crowded(engine: Engine) -> Engine:
     add_participant(engine, "payerfsp")
     add_participant(engine, "away")
     insert = (
-        "INSERT INTO delivery (bulk_transfer_id, fsp, kind, callback, content, headers, state, next_attempt_date)"
+        "INSERT INTO delivery (entity_id, fsp, kind, callback, content, headers, state, next_attempt_date)"
         " SELECT gen_random_uuid(), :fsp, 'FINAL', 'PUT', 'c/1', '{}', :state, now() + CAST(:due AS interval)"
         " FROM generate_series(1, :rows)"
     )

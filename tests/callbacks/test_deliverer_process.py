@@ -30,10 +30,11 @@ from domain.delivery import RetryLimits
 from handlers.deliverer import DelivererSettings, run_deliverer
 from handlers.delivery_client import ClientLimits
 from object_store.folder import FolderObjectStore
+from schemas.callback_addresses import LOOPBACK
 
 settings = DelivererSettings(
     concurrency_max=16, concurrency_per_fsp_max=8, lease_ms={LEASE_MS}, idle_poll_ms=50, stop_timeout_ms=5_000,
-    client=ClientLimits(attempt_timeout_ms=900),
+    client=ClientLimits(attempt_timeout_ms=900, allowed=LOOPBACK),
     retry=RetryLimits(backoff_first_ms=5, backoff_max_ms=20),
 )
 engine = make_engine(sys.argv[1], application_name="deliverer")

@@ -103,7 +103,7 @@ def test_rows_are_numbered_in_the_order_of_the_messages(engine: Engine) -> None:
     add_participant(engine, "payerfsp")
     messages = [final("payerfsp") for _ in range(200)]
     write(engine, *messages)
-    order = [row["bulk_transfer_id"].bytes for row in rows(engine, "SELECT * FROM delivery ORDER BY delivery_id")]
+    order = [row["entity_id"].bytes for row in rows(engine, "SELECT * FROM delivery ORDER BY delivery_id")]
     assert order == [message.bulk_transfer_id for message in messages]
 
 

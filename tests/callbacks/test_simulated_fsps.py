@@ -7,7 +7,6 @@ import subprocess
 import sys
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +18,7 @@ import orjson
 import pytest
 from sqlalchemy import Engine
 
-from domain.delivery import Callback
+from domain.delivery import Callback, Resource
 from handlers.deliverer import DelivererSettings, DelivererThread
 from object_store.content import put_content
 from object_store.folder import FolderObjectStore
@@ -37,7 +36,7 @@ from operations.simulated_fsp import (
     served,
 )
 from schemas.callbacks import callback_headers
-from tests.callbacks.callback_rows import add_participant, final, forward, wait_until, write
+from tests.callbacks.callback_rows import CLIENT, add_participant, final, forward, wait_until, write
 from tests.callbacks.receiver import OK, UNAVAILABLE, RawRequest, Receiver, answer
 from tests.fspiop_document import check_body, check_callback, requires_document
 
@@ -67,7 +66,7 @@ def send_forward(url: str, bulk: Bulk, **changes: str) -> int:
     """What the switch does: the payer's body, under the headers of a forward."""
     key = UUID(bulk.bulk_transfer_id).bytes
     at = datetime(2026, 11, 3, tzinfo=UTC)
-    headers = callback_headers(Callback.POST, "Hub", bulk.payee_fsp, key, at) | changes
+    headers = callback_headers(Resource.BULK_TRANSFERS, Callback.POST, "Hub", bulk.payee_fsp, key, at) | changes
     return httpx.post(f"{url}/bulkTransfers", headers=headers, content=bulk.body).status_code
 
 
@@ -299,7 +298,7 @@ def test_the_switchs_callbacks_pass_their_judgement(
     # Issue item 8: header and body of every callback, as the deliverer sends it, held against the document.
     payer = SimulatedPayer("payerfsp", switch.url, check=check_callback)
     payee = SimulatedPayee("payeefsp", switch.url, check=check_callback)
-    settings = replace(DelivererSettings(), idle_poll_ms=100)
+    settings = DelivererSettings(idle_poll_ms=100, client=CLIENT)
     with served(payer) as payer_url, served(payee) as payee_url, DelivererThread(engine, object_store, settings):
         add_participant(engine, "payerfsp", payer_url)
         add_participant(engine, "payeefsp", payee_url)

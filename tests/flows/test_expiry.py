@@ -23,7 +23,7 @@ from tests.pipeline import Pipeline
 def expire(engine: Engine) -> None:
     """Move every time limit into the past, as if the clock had gone on."""
     with engine.begin() as tx:
-        tx.execute(text("UPDATE bulk_transfer_expiration SET due_date = now() - interval '1 second'"))
+        tx.execute(text("UPDATE open_expiration SET due_date = now() - interval '1 second'"))
         tx.execute(text("UPDATE transfer SET expiration = now() - interval '1 second'"))
         tx.execute(text("UPDATE bulk_transfer SET expiration = now() - interval '1 second'"))
 
@@ -46,7 +46,7 @@ def assert_expired(pipeline: Pipeline, body: dict[str, Any], *, forwarded: bool)
     else:
         assert pipeline.notifications(PAYEE) == []
     with pipeline.engine.connect() as tx:
-        assert tx.execute(text("SELECT count(*) FROM bulk_transfer_expiration")).scalar_one() == 0
+        assert tx.execute(text("SELECT count(*) FROM open_expiration")).scalar_one() == 0
 
 
 def test_expiry_before_any_transfer_was_prepared(pipeline: Pipeline) -> None:  # BULK-79, D16
@@ -178,7 +178,7 @@ def test_a_commit_races_a_timeout(pipeline: Pipeline, attempt: int) -> None:  # 
     pipeline.run("topic-bulk-fulfil")
     with pipeline.engine.begin() as tx:
         # Due for the timeout, not yet expired for fulfil: both want every transfer.
-        tx.execute(text("UPDATE bulk_transfer_expiration SET due_date = now() - interval '1 second'"))
+        tx.execute(text("UPDATE open_expiration SET due_date = now() - interval '1 second'"))
     messages = list(pipeline.queues[TOPIC_TRANSFER_FULFIL])
     fulfil = pipeline.handlers[TOPIC_TRANSFER_FULFIL]
     race(pipeline.engine, (fulfil, messages), (pipeline.timeout, []))
@@ -197,7 +197,7 @@ def test_a_reservation_races_a_timeout(pipeline: Pipeline, attempt: int) -> None
     pipeline.post(body, source=PAYER)
     pipeline.run("topic-bulk-prepare", TOPIC_TRANSFER_PREPARE)
     with pipeline.engine.begin() as tx:
-        tx.execute(text("UPDATE bulk_transfer_expiration SET due_date = now() - interval '1 second'"))
+        tx.execute(text("UPDATE open_expiration SET due_date = now() - interval '1 second'"))
     messages = list(pipeline.queues[TOPIC_TRANSFER_POSITION])
     race(pipeline.engine, (pipeline.handlers[TOPIC_TRANSFER_POSITION], messages), (pipeline.timeout, []))
     pipeline.run()

@@ -195,7 +195,7 @@ def unfinished(engine: Engine, bulk_transfer_ids: Sequence[str]) -> list[str]:
             text(
                 "SELECT b.bulk_transfer_id FROM bulk_transfer b"
                 " JOIN bulk_transfer_result r USING (bulk_key)"
-                " JOIN delivery d ON d.bulk_transfer_id = b.bulk_transfer_id AND d.kind = 'FINAL'"
+                " JOIN delivery d ON d.entity_id = b.bulk_transfer_id AND d.kind = 'FINAL'"
                 "      AND d.fsp = CASE r.role WHEN 'PAYER' THEN b.payer_fsp ELSE b.payee_fsp END"
                 " WHERE b.bulk_transfer_id = ANY(CAST(:ids AS uuid[]))"
                 " GROUP BY b.bulk_key HAVING bool_and(d.state = 'DELIVERED') AND count(*) ="
@@ -293,13 +293,13 @@ _NONE_OF = {
         "SELECT transfer_key, bulk_processing_state FROM bulk_transfer_association"
         " WHERE bulk_processing_state IN ('RECEIVED', 'ACCEPTED')"
     ),
-    "an expiration that is still open": "SELECT bulk_key FROM bulk_transfer_expiration",
+    "an expiration that is still open": "SELECT number FROM open_expiration",
     "a bulk with an outcome that nobody was told, or was told without": (
         "SELECT coalesce(r.bulk_transfer_id, d.bulk_transfer_id) FROM"
         " (SELECT b.bulk_transfer_id, CASE role WHEN 'PAYER' THEN b.payer_fsp ELSE b.payee_fsp END AS fsp,"
         "         callback, callback_content AS content"
         "  FROM bulk_transfer_result JOIN bulk_transfer b USING (bulk_key)) r"
-        " FULL JOIN (SELECT * FROM delivery WHERE kind = 'FINAL') d USING (bulk_transfer_id, fsp, callback, content)"
+        " FULL JOIN (SELECT *, entity_id AS bulk_transfer_id FROM delivery WHERE kind = 'FINAL') d USING (bulk_transfer_id, fsp, callback, content)"
         " WHERE r.bulk_transfer_id IS NULL OR d.bulk_transfer_id IS NULL"
     ),
     "a callback that was not delivered, though it was not too late for it": (
