@@ -21,10 +21,10 @@ from sqlalchemy import Connection, TextClause
 from bench.fsps import AMOUNTS, CURRENCY
 from db.bulks import BulkFulfilment, BulkStateChange, NewBulk, insert_bulk_steps, insert_bulks, insert_fulfilments
 from db.deliveries import NewDelivery, insert_deliveries
+from db.expirations import end_expirations
 from db.positions import write_positions
 from db.progress import Advance, advance
 from db.reference_data import HUB_NAME
-from db.expirations import end_expirations
 from db.results import BulkResult, insert_results
 from db.transfers import (
     NewTransfer,

@@ -32,18 +32,23 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 BODY_BYTES_MAX = 5_242_880
 SUMMARY_VIOLATIONS_MAX = 100
 
-_PATH = re.compile(r"/bulkTransfers(?:/([^/]+)(/error)?)?")
+_PATH = re.compile(r"/(bulkTransfers|transfers)(?:/([^/]+)(/error)?)?")
+# The name of the id in the body of a POST.
+_ID_FIELDS = {"bulkTransfers": "bulkTransferId", "transfers": "transferId"}
+_SUCCESSES = {"POST": 202}
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A request as it came. `callback` is POST, PUT or PUT_ERROR; `status` is what it was answered with.
+    """A request as it came, about a bulkTransferId or a transferId. `callback` is POST, PUT, PUT_ERROR or PATCH.
 
+    `status` is what it was answered with.
     `is_repeat` says that the very same bytes, headers included, had come before. `body` is empty once memory is full.
     """
 
     callback: str
-    bulk_transfer_id: str
+    resource: str
+    entity_id: str
     method: str
     path: str
     headers: Mapping[str, str]
@@ -80,7 +85,7 @@ class SimulatedEndpoint:
         self._on_receipt = on_receipt
         self._receipts_max = receipts_max
         self._bodies_left_bytes = bodies_max_bytes
-        self._by_bulk: dict[str, list[Receipt]] = defaultdict(list)
+        self._by_id: dict[str, list[Receipt]] = defaultdict(list)
         self._digests: set[bytes] = set()
         self._changed = threading.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -101,24 +106,24 @@ class SimulatedEndpoint:
 
     @property
     def outcomes(self) -> dict[str, list[Receipt]]:
-        """What was told and taken (answered with success), per bulkTransferId, in the order of arrival."""
+        """What was told and taken (answered with success), per id, in the order of arrival."""
         with self._changed:
-            return {bulk: list(receipts) for bulk, receipts in self._by_bulk.items()}
+            return {entity_id: list(receipts) for entity_id, receipts in self._by_id.items()}
 
-    def received(self, bulk_transfer_id: str) -> list[Receipt]:
+    def received(self, entity_id: str) -> list[Receipt]:
         with self._changed:
-            return list(self._by_bulk.get(bulk_transfer_id, ()))
+            return list(self._by_id.get(entity_id, ()))
 
-    def wait_for(self, bulk_transfer_id: str, count: int = 1, timeout_s: float = 30) -> list[Receipt]:
-        """What came for a bulk, once that is `count` requests that are no repeats; raises TimeoutError."""
+    def wait_for(self, entity_id: str, count: int = 1, timeout_s: float = 30) -> list[Receipt]:
+        """What came for a bulk or a transfer, once that is `count` requests that are no repeats; raises TimeoutError."""
 
         def distinct() -> list[Receipt]:
-            return [one for one in self._by_bulk.get(bulk_transfer_id, ()) if not one.is_repeat]
+            return [one for one in self._by_id.get(entity_id, ()) if not one.is_repeat]
 
         with self._changed:
             if not self._changed.wait_for(lambda: len(distinct()) >= count, timeout_s):
                 raise TimeoutError(
-                    f"{self.name} got {len(distinct())} of {count} callbacks for {bulk_transfer_id} in {timeout_s} s"
+                    f"{self.name} got {len(distinct())} of {count} callbacks for {entity_id} in {timeout_s} s"
                 )
             return distinct()
 
@@ -130,7 +135,7 @@ class SimulatedEndpoint:
             return {
                 "role": self.role,
                 "name": self.name,
-                "bulks": len(self._by_bulk),
+                "bulks": len({one.entity_id for one in self.receipts if one.resource == "bulkTransfers"}),
                 "received": dict(counts),
                 "repeats": sum(one.is_repeat for one in self.receipts),
                 "violations": [fault for one in self.receipts for fault in one.violations][:SUMMARY_VIOLATIONS_MAX],
@@ -153,11 +158,12 @@ class SimulatedEndpoint:
         if body is None or found is None or callback is None or len(self.receipts) >= self._receipts_max:
             await _answer(send, 413 if body is None else 404 if callback is None else 503)
             return
-        status = self.status_of(method, path) or (202 if method == "POST" else 200)
+        status = self.status_of(method, path) or _SUCCESSES.get(method, 200)
         await _answer(send, status)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        bulk_transfer_id = found.group(1) or _bulk_transfer_id(body)
-        receipt = self._remember(callback, bulk_transfer_id, method, path, headers, body, status)
+        resource = found.group(1)
+        entity_id = found.group(2) or _id_in(body, _ID_FIELDS[resource])
+        receipt = self._remember((callback, resource, entity_id), method, path, headers, body, status)
         if 200 <= status <= 299:
             self.act(receipt, body)
 
@@ -178,8 +184,9 @@ class SimulatedEndpoint:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _remember(
-        self, callback: str, bulk: str, method: str, path: str, headers: dict[str, str], body: bytes, status: int
+        self, about: tuple[str, str, str], method: str, path: str, headers: dict[str, str], body: bytes, status: int
     ) -> Receipt:
+        callback, resource, entity_id = about
         violations = [] if self._check is None else self._check(method, path, headers, body)
         if headers.get("fspiop-destination") != self.name:
             violations.append(f"this is {self.name}, not {headers.get('fspiop-destination')}")
@@ -188,7 +195,8 @@ class SimulatedEndpoint:
             self._bodies_left_bytes -= len(body)
             receipt = Receipt(
                 callback=callback,
-                bulk_transfer_id=bulk,
+                resource=resource,
+                entity_id=entity_id,
                 method=method,
                 path=path,
                 headers=headers,
@@ -202,7 +210,7 @@ class SimulatedEndpoint:
             self._digests.add(digest)
             self.receipts.append(receipt)
             if 200 <= status <= 299:
-                self._by_bulk[bulk].append(receipt)
+                self._by_id[entity_id].append(receipt)
             self._changed.notify_all()
         if self._on_receipt is not None:
             self._on_receipt(receipt)
@@ -268,17 +276,19 @@ def _config(endpoint: SimulatedEndpoint) -> uvicorn.Config:
 
 
 def _callback(method: str, found: re.Match[str]) -> str | None:
-    bulk_transfer_id, error = found.groups()
-    if method == "POST" and bulk_transfer_id is None:
+    resource, entity_id, error = found.groups()
+    if method == "POST" and entity_id is None:
         return "POST"
-    if method == "PUT" and bulk_transfer_id is not None:
+    if method == "PUT" and entity_id is not None:
         return "PUT_ERROR" if error else "PUT"
+    if method == "PATCH" and entity_id is not None and resource == "transfers" and not error:
+        return "PATCH"
     return None
 
 
-def _bulk_transfer_id(body: bytes) -> str:
+def _id_in(body: bytes, field_name: str) -> str:
     try:
-        return str(orjson.loads(body)["bulkTransferId"])
+        return str(orjson.loads(body)[field_name])
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return "unreadable"
 

@@ -1,6 +1,7 @@
 """Simulated FSPs for the demo, the bench and the tests: a payer that posts bulks, a payee that answers them.
 
     simulated_bulk      the bodies: bulks with real conditions, fulfilments that a payee can compute
+    simulated_transfer  the same of single transfers
     simulated_endpoint  what both have in common: callbacks taken, checked, remembered; how to serve them
     simulated_payer     POST and GET, and waiting for what comes back
     simulated_payee     the PUTs, by a behaviour
@@ -38,6 +39,7 @@ __all__ = [
     "callback_endpoints",
     "run_simulated_fsp",
     "served",
+    "transfer_endpoints",
 ]
 
 
@@ -47,6 +49,16 @@ def callback_endpoints(url: str) -> dict[str, str]:
         "FSPIOP_CALLBACK_URL_BULK_TRANSFER_POST": f"{url}/bulkTransfers",
         "FSPIOP_CALLBACK_URL_BULK_TRANSFER_PUT": f"{url}/bulkTransfers/{{{{id}}}}",
         "FSPIOP_CALLBACK_URL_BULK_TRANSFER_ERROR": f"{url}/bulkTransfers/{{{{id}}}}/error",
+        **transfer_endpoints(url),
+    }
+
+
+def transfer_endpoints(url: str) -> dict[str, str]:
+    """Those of them that single transfers are told to."""
+    return {
+        "FSPIOP_CALLBACK_URL_TRANSFER_POST": f"{url}/transfers",
+        "FSPIOP_CALLBACK_URL_TRANSFER_PUT": f"{url}/transfers/{{{{transferId}}}}",
+        "FSPIOP_CALLBACK_URL_TRANSFER_ERROR": f"{url}/transfers/{{{{transferId}}}}/error",
     }
 
 

@@ -1,4 +1,4 @@
-"""A payee FSP: takes forwarded bulks and answers each with a PUT, as well or as badly as its behaviour says.
+"""A payee FSP: takes forwarded bulks and single transfers and answers each with a PUT, as its behaviour says.
 
 A forward is answered 202 at once; the PUT follows when `delay_ms` has passed. The same forward again (the switch lost our
 202) is taken and not answered a second time, as our PUT is on its way or has arrived. A PUT that meets no switch, or a
@@ -17,6 +17,7 @@ import orjson
 from operations.simulated_bulk import FSPIOP_CONTENT, SECRET, fulfilment_bytes, fulfilment_text, timestamp
 from operations.simulated_bulk import base64url as text_of
 from operations.simulated_endpoint import Checker, Receipt, SimulatedEndpoint
+from operations.simulated_transfer import TRANSFERS_CONTENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class PayeeBehaviour:
     omit                          the last so many are not mentioned
     results                       list, empty (a list of none) or absent (no list)
     bulk_transfer_state           what it says of the whole: COMPLETED, REJECTED, …
+    transfer_state                what it says of a single transfer: COMMITTED, RESERVED, ABORTED
     completed_timestamp_shift_ms  how far its clock is wrong
     delay_ms                      how late it answers
     times, differs                how often it answers, and whether the later answers say something else
@@ -42,6 +44,7 @@ class PayeeBehaviour:
     omit: int = 0
     results: str = "list"
     bulk_transfer_state: str = "COMPLETED"
+    transfer_state: str = "COMMITTED"
     error_code: str = "5100"
     error_description: str = "Payee rejection"
     completed_timestamp_shift_ms: int = 0
@@ -79,7 +82,7 @@ BEHAVIOURS: Mapping[str, PayeeBehaviour] = {
 class PayeeAnswer:
     """A PUT that this payee sent, and what the switch said to it (None: it could not be reached)."""
 
-    bulk_transfer_id: str
+    entity_id: str
     path: str
     body: bytes
     status: int | None
@@ -109,6 +112,22 @@ def answer_body(
         ]
     if behaviour.differs and time_number:
         body["extensionList"] = {"extension": [{"key": "answer", "value": str(time_number)}]}
+    return orjson.dumps(body)
+
+
+def transfer_answer_body(behaviour: PayeeBehaviour, forwarded: Mapping[str, Any], secret: bytes) -> bytes:
+    """The body of the payee's answer to a forwarded single transfer."""
+    if behaviour.answer == "error":
+        error = {"errorCode": behaviour.error_code, "errorDescription": behaviour.error_description}
+        return orjson.dumps({"errorInformation": error})
+    fulfilment = fulfilment_bytes(secret, forwarded["transferId"])
+    if behaviour.wrong_fulfilments:
+        fulfilment = bytes(byte ^ 0xFF for byte in fulfilment)
+    body = {
+        "transferState": behaviour.transfer_state,
+        "fulfilment": text_of(fulfilment),
+        "completedTimestamp": timestamp(behaviour.completed_timestamp_shift_ms),
+    }
     return orjson.dumps(body)
 
 
@@ -150,10 +169,11 @@ class SimulatedPayee(SimulatedEndpoint):
         self._client: httpx.AsyncClient | None = None
 
     def act(self, receipt: Receipt, body: bytes) -> None:
-        first = len(self.received(receipt.bulk_transfer_id)) == 1
-        behaviour = self.behaviours.get(receipt.bulk_transfer_id, self.behaviour)
+        first = len(self.received(receipt.entity_id)) == 1
+        behaviour = self.behaviours.get(receipt.entity_id, self.behaviour)
         if receipt.callback == "POST" and first and behaviour.answer != "silent":
-            self.start(self._answer(behaviour, orjson.loads(body)))
+            answer = self._answer if receipt.resource == "bulkTransfers" else self._answer_transfer
+            self.start(answer(behaviour, orjson.loads(body)))
 
     async def close(self) -> None:
         await super().close()
@@ -180,6 +200,21 @@ class SimulatedPayee(SimulatedEndpoint):
             }
             status, attempts = await self._put(path, headers, body)
             self.answers.append(PayeeAnswer(bulk_transfer_id, path, body, status, attempts))
+
+    async def _answer_transfer(self, behaviour: PayeeBehaviour, forwarded: Mapping[str, Any]) -> None:
+        path = f"/transfers/{forwarded['transferId']}{'/error' if behaviour.answer == 'error' else ''}"
+        if behaviour.delay_ms:
+            await asyncio.sleep(behaviour.delay_ms / 1000)
+        body = transfer_answer_body(behaviour, forwarded, self._secret)
+        headers = {
+            "content-type": TRANSFERS_CONTENT.format(version=behaviour.version),
+            "date": formatdate(usegmt=True),
+            "fspiop-source": self.name,
+            "fspiop-destination": behaviour.destination or forwarded["payerFsp"],
+        }
+        for _ in range(behaviour.times):
+            status, attempts = await self._put(path, headers, body)
+            self.answers.append(PayeeAnswer(forwarded["transferId"], path, body, status, attempts))
 
     async def _put(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int | None, int]:
         if self._client is None:

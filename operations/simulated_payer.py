@@ -1,4 +1,4 @@
-"""A payer FSP: posts bulks, asks for them, and takes what it is told.
+"""A payer FSP: posts bulks and single transfers, asks for them, and takes what it is told.
 
 Its requests go out on the caller's thread, any number of threads at once; its callbacks come in through the app. Like a real
 client it sends a request again when the connection breaks or the switch says 503, as often as it is told to: sending the
@@ -15,6 +15,7 @@ import httpx
 
 from operations.simulated_bulk import FSPIOP_CONTENT, SECRET, Bulk, build_bulk
 from operations.simulated_endpoint import Checker, Receipt, SimulatedEndpoint
+from operations.simulated_transfer import TRANSFERS_CONTENT, Transfer, build_transfer
 
 TIMEOUT_S = 30
 
@@ -70,6 +71,18 @@ class SimulatedPayer(SimulatedEndpoint):
         usual = self._headers(None) | {"content-type": content, "accept": content}
         path = f"/bulkTransfers/{bulk_transfer_id}"
         return self._send("GET", path, usual | _named(headers), None, attempts_max, retry_ms)
+
+    def build_transfer(self, payee_fsp: str, **wishes: Any) -> Transfer:
+        """A single transfer from this payer; the wishes are those of simulated_transfer.build_transfer."""
+        return build_transfer(self.name, payee_fsp, secret=self._secret, **wishes)
+
+    def post_transfer(
+        self, transfer: Transfer, *, attempts_max: int = 1, retry_ms: int = 200, **headers: str
+    ) -> SwitchAnswer:
+        """POST /transfers; raises httpx.HTTPError when no attempt was answered."""
+        content = TRANSFERS_CONTENT.format(version="1.1")
+        usual = self._headers(transfer.payee_fsp) | {"content-type": content, "accept": content}
+        return self._send("POST", "/transfers", usual | _named(headers), transfer.body, attempts_max, retry_ms)
 
     def close_client(self) -> None:
         """Give up the connections to the switch."""

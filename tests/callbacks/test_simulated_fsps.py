@@ -337,7 +337,7 @@ def test_a_payee_of_its_own_process_answers_tells_and_stops(switch: Receiver) ->
     code = (
         "import sys; from operations.simulated_fsp import *;"
         "run_simulated_fsp('payee', 'payeefsp', int(sys.argv[1]), sys.argv[2], BEHAVIOURS['commit'],"
-        " on_receipt=lambda receipt: print(receipt.callback, receipt.bulk_transfer_id, flush=True))"
+        " on_receipt=lambda receipt: print(receipt.callback, receipt.entity_id, flush=True))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(port), switch.url], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
