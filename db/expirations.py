@@ -11,10 +11,15 @@ from sqlalchemy import Connection, text
 from db.documents import int_array
 
 _END = text("DELETE FROM open_expiration WHERE number = ANY(CAST(:numbers AS bigint[]))")
-# One statement for both kinds, each with its own bound, so that many of one do not keep the other waiting.
+# One statement for both kinds, each with its own bound, so that many of one do not keep the other waiting. Bulks are bounded
+# by the items before them: the first one comes whatever its size.
 _DUE = text("""
-    (SELECT number, is_single FROM open_expiration WHERE NOT is_single AND due_date <= clock_timestamp()
-     ORDER BY is_single, due_date LIMIT :bulks_max)
+    SELECT number, is_single FROM (
+        SELECT number, is_single, sum(item_count) OVER (ORDER BY due_date, number) - item_count AS items_before
+        FROM (SELECT number, is_single, due_date, item_count
+              FROM open_expiration WHERE NOT is_single AND due_date <= clock_timestamp()
+              ORDER BY is_single, due_date LIMIT :items_max) AS due
+    ) AS bulks WHERE items_before < :items_max
     UNION ALL
     (SELECT number, is_single FROM open_expiration WHERE is_single AND due_date <= clock_timestamp()
      ORDER BY is_single, due_date LIMIT :singles_max)
@@ -30,9 +35,9 @@ def end_expirations(tx: Connection, numbers: Sequence[int]) -> None:
     tx.execute(_END, {"numbers": int_array(numbers)})
 
 
-def due_numbers(tx: Connection, *, bulks_max: int, singles_max: int) -> tuple[list[int], list[int]]:
-    """The keys of bulks, and the numbers of single transfers, that are past their time."""
-    rows = tx.execute(_DUE, {"bulks_max": bulks_max, "singles_max": singles_max}).all()
+def due_numbers(tx: Connection, *, items_max: int, singles_max: int) -> tuple[list[int], list[int]]:
+    """The keys of bulks, of about so many items, and the numbers of single transfers, that are past their time."""
+    rows = tx.execute(_DUE, {"items_max": items_max, "singles_max": singles_max}).all()
     return [row[0] for row in rows if not row[1]], [row[0] for row in rows if row[1]]
 
 

@@ -7,8 +7,8 @@ Changes     a due bulk becomes EXPIRING; its open transfers take the step that d
 Emits       #22 to bulk-processing, #23 to position, and for transfers on their way the message their state calls for;
             for single transfers see handlers/single_timeout.py
 
-What is due stands in one small table (db/expirations.py). A tick looks at `bulks_max` bulks and `singles_max` single
-transfers, so the work of one tick is bounded.
+What is due stands in one small table (db/expirations.py). A tick looks at bulks of about `items_max` items and at
+`singles_max` single transfers, so the work of one tick is bounded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,8 +37,8 @@ class TimeoutHandler:
     topic = TICK_TOPIC
     message = Tick
 
-    def __init__(self, bulks_max: int = 20, singles_max: int = 1_000, look_again_ms: int = 2_000) -> None:
-        self._bulks_max = bulks_max
+    def __init__(self, items_max: int = 20_000, singles_max: int = 1_000, look_again_ms: int = 2_000) -> None:
+        self._items_max = items_max
         self._singles_max = singles_max
         self._look_again_ms = look_again_ms
 
@@ -46,7 +46,7 @@ class TimeoutHandler:
         return 1
 
     def handle(self, tx: Connection, messages: Sequence[Tick]) -> list[Output]:
-        bulks, singles = due_numbers(tx, bulks_max=self._bulks_max, singles_max=self._singles_max)
+        bulks, singles = due_numbers(tx, items_max=self._items_max, singles_max=self._singles_max)
         outputs = self._expire_bulks(tx, bulks) if bulks else []
         if singles:
             outputs += expire_singles(tx, singles, self._look_again_ms)

@@ -66,6 +66,7 @@ BEHAVIOURS: Mapping[str, PayeeBehaviour] = {
     "half": PayeeBehaviour(commit_max=500),
     "reject": PayeeBehaviour(bulk_transfer_state="REJECTED", results="absent"),
     "error": PayeeBehaviour(answer="error"),
+    "reserve": PayeeBehaviour(transfer_state="RESERVED"),
     "omit": PayeeBehaviour(omit=1),
     "wrong-fulfilment": PayeeBehaviour(wrong_fulfilments=1),
     "empty": PayeeBehaviour(results="empty"),

@@ -8,6 +8,7 @@ from domain.money import MalformedAmount
 from operations.commands.mistakes import Mistake
 from operations.settings import SettingsError, read_settings
 from operations.simulated_fsp import BEHAVIOURS, build_bulk, callback_endpoints, run_simulated_fsp
+from operations.simulated_transfer import build_transfer
 from operations.world import fspiop_url
 from operations.world_file import NoWorld, read_world
 
@@ -33,7 +34,7 @@ def payee(
     switch_url: SwitchUrl = None,
     behaviour: Annotated[str, typer.Option(help=f"One of: {', '.join(BEHAVIOURS)}.")] = "commit",
 ) -> None:
-    """A payee: takes forwarded bulks and answers each with a PUT, as its behaviour says."""
+    """A payee: takes forwarded bulks and single transfers and answers each with a PUT, as its behaviour says."""
     if behaviour not in BEHAVIOURS:
         raise SettingsError(f"--behaviour: there are {', '.join(BEHAVIOURS)}")
     _run("payee", name, port, switch_url, behaviour)
@@ -52,6 +53,24 @@ def bulk(
     try:
         body = build_bulk(
             payer_fsp, payee_fsp, items=items, amount=amount, currency=currency, expires_in_ms=expires_in_ms
+        ).body
+    except MalformedAmount as error:
+        raise Mistake(str(error)) from None
+    typer.echo(body)
+
+
+@simulate.command()
+def transfer(
+    payer_fsp: Annotated[str, typer.Option(help="The payer's FSP id.")] = "payerfsp",
+    payee_fsp: Annotated[str, typer.Option(help="The payee's FSP id.")] = "payeefsp",
+    amount: Annotated[str, typer.Option(help="Its amount.")] = "10",
+    currency: Annotated[str, typer.Option(help="Its currency.")] = "USD",
+    expires_in_ms: Annotated[int, typer.Option(min=1, help="When it expires, from now.")] = 60_000,
+) -> None:
+    """Print the body of a POST /transfers that a simulated payee can fulfil, with a new id."""
+    try:
+        body = build_transfer(
+            payer_fsp, payee_fsp, amount=amount, currency=currency, expires_in_ms=expires_in_ms
         ).body
     except MalformedAmount as error:
         raise Mistake(str(error)) from None

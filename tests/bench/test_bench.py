@@ -42,7 +42,7 @@ def test_a_run_returns_its_figures() -> None:
     assert 0 < figures["bulk_p50_ms"] <= figures["bulk_p95_ms"] <= figures["bulk_max_ms"]
     expected = figures["transfers_per_second"] / figures["database_limit_per_second"]
     assert figures["ratio"] == pytest.approx(expected, abs=0.001)
-    groups = {"handlers-1", "handlers-2", "handlers-3", "bulk-processing"}
+    groups = {"handlers-1", "handlers-2", "handlers-3", "bulk-processing", "handlers-5"}
     processes = groups | {"api", "admin", "deliverer", "supervisor", "simulators", "postgres"}
     assert set(figures["cpu_seconds"]) == processes
     assert figures["rows_per_bulk"]["transfer_state_change"] == 200

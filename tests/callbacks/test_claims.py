@@ -152,7 +152,7 @@ def test_a_post_past_its_expiration_dies_unsent_and_makes_way(engine: Engine) ->
     assert dead["finished_date"] is not None
     with engine.connect() as connection:
         (attempt,) = list_attempts(connection, dead["delivery_id"])
-        assert (attempt.url, attempt.status, attempt.error) == (None, None, "not sent: the bulk transfer has expired")
+        assert (attempt.url, attempt.status, attempt.error) == (None, None, "not sent: the transfer has expired")
     assert [one.content for one in claim(engine).deliveries] == ["c/final"]
     with engine.begin() as tx:
         assert send_again(tx, [dead["delivery_id"]]) == [], "nor is it sent again by operators"

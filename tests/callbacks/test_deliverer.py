@@ -181,7 +181,7 @@ def test_a_forward_is_neither_made_nor_tried_again_past_the_expiration(
     assert found[1]["state"] == "DEAD"
     assert len(fsp.requests) == found[1]["attempts"] >= 1, "only the one that had not expired was sent"
     (unsent,) = rows(engine, "SELECT * FROM delivery_attempt WHERE url IS NULL")
-    assert unsent["error"] == "not sent: the bulk transfer has expired"
+    assert unsent["error"] == "not sent: the transfer has expired"
 
 
 def test_an_endpoint_that_is_down_gets_its_callbacks_when_it_is_up(

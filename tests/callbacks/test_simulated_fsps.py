@@ -322,6 +322,9 @@ def test_endpoints_are_those_that_the_switch_asks_for() -> None:
         "FSPIOP_CALLBACK_URL_BULK_TRANSFER_POST": "http://fsp:1/bulkTransfers",
         "FSPIOP_CALLBACK_URL_BULK_TRANSFER_PUT": "http://fsp:1/bulkTransfers/{{id}}",
         "FSPIOP_CALLBACK_URL_BULK_TRANSFER_ERROR": "http://fsp:1/bulkTransfers/{{id}}/error",
+        "FSPIOP_CALLBACK_URL_TRANSFER_POST": "http://fsp:1/transfers",
+        "FSPIOP_CALLBACK_URL_TRANSFER_PUT": "http://fsp:1/transfers/{{transferId}}",
+        "FSPIOP_CALLBACK_URL_TRANSFER_ERROR": "http://fsp:1/transfers/{{transferId}}/error",
     }
 
 

@@ -139,7 +139,7 @@ def add_callback(
     tx: Connection, bulk_transfer_id: UUID, fsp: str, kind: str, callback: str, statuses: list[int]
 ) -> None:
     row = insert(tables.delivery).values(
-        bulk_transfer_id=bulk_transfer_id, fsp=fsp, kind=kind, callback=callback, content="content/x", headers={}
+        entity_id=bulk_transfer_id, fsp=fsp, kind=kind, callback=callback, content="content/x", headers={}
     )
     delivery_id = tx.execute(row.returning(tables.delivery.c.delivery_id)).scalar_one()
     for number, status in enumerate(statuses, start=1):

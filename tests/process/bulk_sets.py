@@ -1,4 +1,4 @@
-"""A bulk of every script, posted in waves while a test does its worst, and judged by what the scripts promise."""
+"""A bulk and a single transfer of every script, posted in waves while a test does its worst, and judged by the scripts."""
 
 import contextlib
 import random
@@ -14,10 +14,12 @@ from tests.process.end_state import (
     expected_story,
     position_changes,
     require_consistent,
+    require_told,
     stories,
     wait_for_the_end,
 )
 from tests.process.running_world import Played, RunningWorld
+from tests.process.single_scripts import SINGLE_SCRIPTS, PlayedSingle, SingleScript
 
 EXPECTED = {script.name: expected_story(script) for script in SCRIPTS}
 
@@ -33,19 +35,29 @@ class BulkSet:
         order = [silent, *others]
         self._waves: list[list[Script]] = [order[number::waves] for number in range(waves)]
         self._posted: list[Future[Played]] = []
+        silent_single, *other_singles = sorted(
+            SINGLE_SCRIPTS, key=lambda script: (script.name != "silent", chance.random())
+        )
+        singles = [silent_single, *other_singles]
+        self._single_waves: list[list[SingleScript]] = [singles[number::waves] for number in range(waves)]
+        self._posted_singles: list[Future[PlayedSingle]] = []
 
     def post_wave(self) -> None:
-        """Post the next bulks, in the background."""
+        """Post the next bulks and single transfers, in the background."""
+        self._posted_singles += [self._running.post_single(script) for script in self._single_waves.pop(0)]
         self._posted += [self._running.post(script) for script in self._waves.pop(0)]
 
     def require_expected_end(self) -> dict[str, Played]:
         """Wait for the end, and compare everything with what the scripts promise; returns the bulks by script."""
         assert not self._waves
         played = [one.result(DEADLINE_S) for one in self._posted]
-        wait_for_the_end(self._running, played)
+        singles = [one.result(DEADLINE_S) for one in self._posted_singles]
+        wait_for_the_end(self._running, played, singles)
         assert stories(self._running, played) == EXPECTED
+        for single in singles:
+            require_told(self._running, single)
         changes = position_changes(self._running.engine, self._before)
-        assert changes == expected_changes(one.script for one in played)
+        assert changes == expected_changes((one.script for one in played), (one.script for one in singles))
         require_consistent(self._running)
         return {one.script.name: one for one in played}
 
@@ -62,9 +74,7 @@ def require_answers(running: RunningWorld, asked_for: Played, gets: list["Future
     attempts = [get.result(DEADLINE_S) for get in gets]
     with running.engine.connect() as tx:
         answers = tx.execute(
-            text(
-                "SELECT count(*) FROM delivery WHERE kind = 'ANSWER' AND state = 'DELIVERED' AND bulk_transfer_id = :id"
-            ),
+            text("SELECT count(*) FROM delivery WHERE kind = 'ANSWER' AND state = 'DELIVERED' AND entity_id = :id"),
             {"id": asked_for.bulk.bulk_transfer_id},
         ).scalar_one()
     # A GET that broke off may have been taken all the same.

@@ -25,11 +25,13 @@ from db.engine import make_engine
 from domain.money import UNITS
 from operations.ports import free_ports
 from operations.simulated_fsp import Bulk, SimulatedPayee, SimulatedPayer, callback_endpoints, served
+from operations.simulated_transfer import Transfer
 from operations.world_file import NoWorld, World, read_world
 from tests.bulks import PAYEE, PAYER
 from tests.fspiop_document import DOCUMENT, check_callback
 from tests.operations.processes import DEADLINE_S, processes_of, start, wait_until
 from tests.process.bulk_scripts import COVER, NET_DEBIT_CAP, Script
+from tests.process.single_scripts import PlayedSingle, SingleScript
 
 # Small batches, so that a bulk crosses many transactions, each with its moments to die in; short leases and pauses, so that
 # what a dead deliverer had under way is soon tried again.
@@ -217,6 +219,12 @@ class RunningWorld:
         self.payee.behaviours[bulk.bulk_transfer_id] = script.behaviour
         return self._posting.submit(self._post, script, bulk)
 
+    def post_single(self, script: SingleScript) -> "Future[PlayedSingle]":
+        """Post a single transfer in the background, again and again until the switch takes it."""
+        transfer = self.payer.build_transfer(PAYEE, amount=script.amount, expires_in_ms=script.expires_in_ms)
+        self.payee.behaviours[transfer.transfer_id] = script.behaviour
+        return self._posting.submit(self._post_single, script, transfer)
+
     def get(self, bulk_transfer_id: str) -> "Future[int]":
         """Ask for a bulk in the background; the result says how often it had to be asked."""
         return self._posting.submit(self._get, bulk_transfer_id)
@@ -224,6 +232,12 @@ class RunningWorld:
     def _post(self, script: Script, bulk: Bulk) -> Played:
         attempts = self._until_taken(lambda: self.payer.post(bulk).status, f"the POST of {script.name}")
         return Played(script, bulk, attempts - 1)
+
+    def _post_single(self, script: SingleScript, transfer: Transfer) -> PlayedSingle:
+        attempts = self._until_taken(
+            lambda: self.payer.post_transfer(transfer).status, f"the POST of the single transfer {script.name}"
+        )
+        return PlayedSingle(script, transfer, attempts - 1)
 
     def _get(self, bulk_transfer_id: str) -> int:
         return self._until_taken(lambda: self.payer.get(bulk_transfer_id).status, "the GET")

@@ -99,7 +99,7 @@ def test_what_expired_while_the_timeout_handler_was_dead_ends_once_it_is_back(st
     [told] = running.payer.wait_for(id_, timeout_s=BACK_WITHIN_S)
     assert {one["errorInformation"]["errorCode"] for one in told.json()["individualTransferResults"]} == {"3303"}
     running.payee.wait_for(id_, count=2, timeout_s=BACK_WITHIN_S)
-    wait_for_the_end(running, [played])
+    wait_for_the_end(running, [played], [])
     # The whole of it, steps and transfers included: it had come as far as a bulk can.
     assert stories(running, [played]) == {script.name: expected_story(script)}
     require_consistent(running)
