@@ -31,6 +31,7 @@ from domain.identifiers import bulk_key_of
 from domain.states import BULK_API_STATES, FORWARDED_ITEM_STATES
 from handlers.handler import Output
 from handlers.notices import notice, put_content_or_slow_down
+from handlers.stored_answers import told_list
 from handlers.unread import has_unread_post
 from object_store.interface import ObjectStore
 from schemas.fspiop.errors import error_body
@@ -91,7 +92,7 @@ class BulkGetHandler:
             message.bulk_transfer_id,
             message.source,
             read_ms,
-            only_in_posts=b'"individualTransfers"',
+            lambda body: b'"individualTransfers"' in body,
         )
 
     def _answer(
@@ -130,7 +131,7 @@ class BulkGetHandler:
         if view.view is View.STATE or bulk is None:
             return put_content_or_slow_down(self._store, state_body(shown))
         if view.view is View.RESULT:
-            return results[bulk.bulk_key, view.role.value].list_content
+            return told_list(self._store, results[bulk.bulk_key, view.role.value], bulk.state)
         of_bulk = (item for item in items if bulk_key_of(item.transfer_key) == bulk.bulk_key)
         return put_content_or_slow_down(self._store, result_body(shown, None, _so_far(of_bulk, view.role)))
 

@@ -78,7 +78,7 @@ class TransferGetHandler:
             message.transfer_id,
             message.source,
             read_ms,
-            only_in_posts=b'"transferId"',
+            lambda body: b'"payerFsp"' in body and b'"individualTransfers"' not in body,
         )
 
 

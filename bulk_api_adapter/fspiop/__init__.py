@@ -1,6 +1,13 @@
-"""The FSPIOP resource /bulkTransfers.
+"""The FSPIOP resources /bulkTransfers and /transfers.
 
-app       the routes: what each request is checked for, kept as, published as, answered with
-limits    every limit of the edge, with its unit in its name
-intake    keeps a checked request and publishes its record; health of both
+app             the routes, and the order of checks
+reception       the way that every request takes: a place, its headers, its id, its body, its signature
+bulk_transfers  what is asked of /bulkTransfers, and the message it becomes
+transfers       what is asked of /transfers, and the message it becomes
+in_flight       how much each payer may have in flight
+intake          keeps a checked request and publishes its record; health of both
+authority       whether a request was signed by its source
+key_cache       the keys that authority checks with
+answers         refusals as FSPs read them
+limits          every limit of the edge, with its unit in its name
 """

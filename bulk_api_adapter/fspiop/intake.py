@@ -1,11 +1,10 @@
 """A checked request on its way in: first into the object store, then onto its topic, and only then is it answered.
 
-    1. mint the request id
-    2. object store: the envelope and the raw body under bulk id and request id (not for a GET, whose record says it all)
-    3. stream: one record, keyed by the bulk id, acknowledged
+    1. object store: the envelope and the raw body under its id and its request id (not for a GET, whose record says it all)
+    2. stream: one record, keyed by its id, acknowledged
 
 Both steps together have `publish_wait_ms`; when they fail or take longer the sender gets 503 with 2003 and nothing more
-is written. Dying after step 2 leaves an object that no record names, dying after step 3 a request that was not answered:
+is written. Dying after step 1 leaves an object that no record names, dying after step 2 a request that was not answered:
 the sender sends it again either way, under a new request id, and the handlers find the resend by its content.
 """
 
@@ -18,8 +17,9 @@ from typing import Any
 
 from bulk_api_adapter.bounded_threads import BoundedThreads
 from bulk_api_adapter.fspiop.limits import EdgeLimits
+from bulk_api_adapter.fspiop.reception import Received
 from bulk_api_adapter.publishing import Publisher
-from domain.combinations import BULK_FULFIL, BULK_FULFIL_ERROR, BULK_GET, BULK_PREPARE, Combination
+from domain.combinations import TOPIC_BULK_PREPARE, Combination
 from domain.fspiop_errors import ErrorCode
 from object_store.content import content_key
 from object_store.envelope import KeptRequest, pack_request, request_key
@@ -27,21 +27,39 @@ from object_store.interface import ObjectStore, ObjectStoreError
 from schemas.codec import codec
 from schemas.fspiop.errors import Refusal
 from schemas.fspiop.headers import RequestHeaders
-from schemas.messages import BulkFulfil, BulkGet, BulkPrepare
+from schemas.messages import BulkFulfil, BulkGet, BulkPrepare, SingleFulfil, SinglePrepare, TransferGet
 from stream.interface import NewRecord, Stream, StreamError
 
 logger = logging.getLogger(__name__)
 
+EdgeMessage = BulkPrepare | BulkFulfil | BulkGet | SinglePrepare | SingleFulfil | TransferGet
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request whose headers and body are well formed. `weight` is the count of items it makes work for."""
+    """A checked request under the id that it is about, a bulkTransferId or a transferId, and the id that is its own."""
 
-    bulk_transfer_id: bytes
+    entity_id: bytes
+    request_id: bytes
     headers: RequestHeaders
     received_at_ms: int
-    weight: int
-    body: bytes
+    raw: bytes
+
+    def said(self, combination: Combination) -> dict[str, Any]:
+        """What the edge's messages have in common, but for the name of `entity_id`."""
+        return {
+            "type": combination.type,
+            "action": combination.action,
+            "status": combination.status,
+            "request_id": self.request_id,
+            "source": self.headers.source,
+            "received_at_ms": self.received_at_ms,
+        }
+
+
+def request_of(received: Received[Any], entity_id: bytes) -> Request:
+    request_id = mint_request_id(received.received_at_ms)
+    return Request(entity_id, request_id, received.headers, received.received_at_ms, received.raw)
 
 
 def mint_request_id(now_ms: int) -> bytes:
@@ -68,30 +86,27 @@ class Intake:
             acks_wait_ms=limits.publish_wait_ms,
         )
 
-    async def prepare(self, request: Request) -> None:
-        """POST /bulkTransfers → bulk-prepare (BULK-14)."""
-        request_id = mint_request_id(request.received_at_ms)
-        message = BulkPrepare(**_fields(BULK_PREPARE, request, request_id), weight=request.weight)
-        record = _record(BULK_PREPARE, request, codec(BulkPrepare).encode([message]))
-        await self._keep_and_publish(request, request_id, record)
+    async def keep_and_publish(self, topic: str, request: Request, message: EdgeMessage) -> None:
+        """Return when the request lies in the store and its message on the topic; raises Refusal."""
+        kept = KeptRequest(
+            source=request.headers.source,
+            destination=request.headers.destination,
+            received_at_ms=request.received_at_ms,
+            headers=request.headers.kept,
+            body=request.raw,
+        )
+        key = request_key(request.entity_id, request.request_id)
+        packed = pack_request(kept)
+        await self._within_bounds(lambda: self._object_store.put(key, packed), _record(topic, request, message))
 
-    async def fulfil(self, request: Request) -> None:
-        """PUT /bulkTransfers/{ID} → bulk-fulfil (BULK-27)."""
-        await self._fulfil(BULK_FULFIL, request)
-
-    async def fulfil_error(self, request: Request) -> None:
-        """PUT /bulkTransfers/{ID}/error → bulk-fulfil."""
-        await self._fulfil(BULK_FULFIL_ERROR, request)
-
-    async def get(self, request: Request) -> None:
-        """GET /bulkTransfers/{ID} → bulk-get."""
-        message = BulkGet(**_fields(BULK_GET, request, mint_request_id(request.received_at_ms)))
-        await self._within_bounds(None, _record(BULK_GET, request, codec(BulkGet).encode([message])))
+    async def publish(self, topic: str, request: Request, message: EdgeMessage) -> None:
+        """Return when the message is on the topic, for a request of which nothing need be kept; raises Refusal."""
+        await self._within_bounds(None, _record(topic, request, message))
 
     async def health(self) -> dict[str, bool]:
         """Whether the stream and the object store answer now, within `health_wait_ms`."""
         return {
-            "broker": await self._answers(lambda: self._stream.end_offsets(BULK_PREPARE.topic)),
+            "broker": await self._answers(lambda: self._stream.end_offsets(TOPIC_BULK_PREPARE)),
             "objectStore": await self._answers(lambda: self._object_store.exists(content_key(b""))),
         }
 
@@ -100,24 +115,6 @@ class Intake:
         self._publisher.close()
         self._store_threads.close()
         self._health_threads.close()
-
-    async def _fulfil(self, combination: Combination, request: Request) -> None:
-        request_id = mint_request_id(request.received_at_ms)
-        message = BulkFulfil(**_fields(combination, request, request_id), weight=request.weight)
-        record = _record(combination, request, codec(BulkFulfil).encode([message]))
-        await self._keep_and_publish(request, request_id, record)
-
-    async def _keep_and_publish(self, request: Request, request_id: bytes, record: NewRecord) -> None:
-        kept = KeptRequest(
-            source=request.headers.source,
-            destination=request.headers.destination,
-            received_at_ms=request.received_at_ms,
-            headers=request.headers.kept,
-            body=request.body,
-        )
-        key = request_key(request.bulk_transfer_id, request_id)
-        packed = pack_request(kept)
-        await self._within_bounds(lambda: self._object_store.put(key, packed), record)
 
     async def _within_bounds(self, put: Callable[[], None] | None, record: NewRecord) -> None:
         try:
@@ -143,18 +140,5 @@ class Intake:
         return True
 
 
-def _fields(combination: Combination, request: Request, request_id: bytes) -> dict[str, Any]:
-    """What the edge's messages have in common."""
-    return {
-        "type": combination.type,
-        "action": combination.action,
-        "status": combination.status,
-        "bulk_transfer_id": request.bulk_transfer_id,
-        "request_id": request_id,
-        "source": request.headers.source,
-        "received_at_ms": request.received_at_ms,
-    }
-
-
-def _record(combination: Combination, request: Request, value: bytes) -> NewRecord:
-    return NewRecord(combination.topic, request.bulk_transfer_id, value, request.headers.trace)
+def _record(topic: str, request: Request, message: EdgeMessage) -> NewRecord:
+    return NewRecord(topic, request.entity_id, codec(type(message)).encode([message]), request.headers.trace)

@@ -22,6 +22,13 @@ class EdgeLimits:
     publish_wait_ms: int = 2_500
     # Each of them may hold a body in memory.
     requests_in_flight_max: int = 64
+    # What a payer may have in flight, and for how long the figures of it hold (`in_flight`).
+    in_flight_transfers_per_payer_max: int = 100_000
+    in_flight_single_transfers_min: int = 1_000
+    in_flight_refresh_ms: int = 500
+    in_flight_stale_ms: int = 10_000
+    # Of a single transfer; that of a bulk is for its handler to judge.
+    completed_timestamp_ahead_ms: int = 5_000
     # Threads that write to the object store; a write that hangs keeps its thread, and no more than these.
     store_writes_max: int = 8
     publish_queue_records_max: int = 1_000
@@ -31,3 +38,10 @@ class EdgeLimits:
     def __post_init__(self) -> None:
         if not 1 <= self.items_max < ITEMS_PER_BULK:
             raise ValueError(f"items_max must be between 1 and {ITEMS_PER_BULK - 1}")
+        if self.in_flight_transfers_per_payer_max < self.items_max + self.in_flight_single_transfers_min:
+            raise ValueError(
+                "in_flight_transfers_per_payer_max must not be less than items_max and in_flight_single_transfers_min"
+                " together, else no bulk gets in"
+            )
+        if self.in_flight_refresh_ms > self.in_flight_stale_ms:
+            raise ValueError("in_flight_refresh_ms must not exceed in_flight_stale_ms")

@@ -1,12 +1,12 @@
-"""The three bodies that FSPs send for a bulk: from raw bytes to checked dictionaries, or to a Refusal that names the field.
+"""The bodies that FSPs send: from raw bytes to checked dictionaries, or to a Refusal that names the field.
 
 Checked in this order; the first that fails is the refusal:
 
     3103  no more than ELEMENTS_MAX objects and arrays (checked before anything is built of them)
     3101  JSON: UTF-8, no NaN or Infinity, no number too large to be kept, no key twice, not nested deeper than NESTING_MAX
-    3103  no more items than `items_max`, a setting
+    3103  no more items of a bulk than `items_max`, a setting
     3102  a mandatory field is missing · 3103 a list is too long · 3101 type, pattern or format · 3100 anything else
-    3100  a result carries a fulfilment or an errorInformation, not both
+    3100  a result of a bulk carries a fulfilment or an errorInformation, not both
 
 The bytes are read by orjson and the dictionaries checked by pydantic-core in one call without Python code per item. It is
 as fast as pydantic's own `validate_json` (1.7 against 1.6 ms for 1,000 items) and the safer pair: the handlers read the
@@ -29,6 +29,8 @@ from schemas.fspiop.types import (
     BulkTransfersPostRequest,
     ErrorInformationObject,
     IndividualTransferResult,
+    TransfersIDPutResponse,
+    TransfersPostRequest,
 )
 
 # FSPIOP's own limit, and the default of the setting.
@@ -43,8 +45,14 @@ _EXACT_MAX: Final = 2.0**53
 _POST: Final = TypeAdapter(BulkTransfersPostRequest)
 _PUT: Final = TypeAdapter(BulkTransfersIDPutResponse)
 _PUT_ERROR: Final = TypeAdapter(ErrorInformationObject)
+_TRANSFER_POST: Final = TypeAdapter(TransfersPostRequest)
+_TRANSFER_PUT: Final = TypeAdapter(TransfersIDPutResponse)
 
-_LITERAL_NAMES: Final = {"currency": "a Currency of FSPIOP 1.1", "bulkTransferState": "a BulkTransferState"}
+_LITERAL_NAMES: Final = {
+    "currency": "a Currency of FSPIOP 1.1",
+    "bulkTransferState": "a BulkTransferState",
+    "transferState": "a TransferState",
+}
 _TYPE_TEXTS: Final = {"string_type": "a string", "dict_type": "an object", "list_type": "an array"}
 
 
@@ -67,10 +75,24 @@ def parse_put(raw: bytes, items_max: int = ITEMS_MAX) -> BulkTransfersIDPutRespo
 
 
 def parse_put_error(raw: bytes) -> ErrorInformationObject:
-    """The body of PUT /bulkTransfers/{ID}/error; raises Refusal."""
+    """The body of PUT /bulkTransfers/{ID}/error and of PUT /transfers/{ID}/error; raises Refusal."""
     body = _load(raw)
     _validate(_PUT_ERROR, body)
     return cast(ErrorInformationObject, body)
+
+
+def parse_transfer_post(raw: bytes) -> TransfersPostRequest:
+    """The body of POST /transfers; raises Refusal."""
+    body = _load(raw)
+    _validate(_TRANSFER_POST, body)
+    return cast(TransfersPostRequest, body)
+
+
+def parse_transfer_put(raw: bytes) -> TransfersIDPutResponse:
+    """The body of PUT /transfers/{ID}; raises Refusal."""
+    body = _load(raw)
+    _validate(_TRANSFER_PUT, body)
+    return cast(TransfersIDPutResponse, body)
 
 
 def canonical_hash(value: object) -> bytes:

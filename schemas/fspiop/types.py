@@ -1,4 +1,4 @@
-"""The bodies of /bulkTransfers and their parts, with the constraints of the OpenAPI 1.1 document (reference §3).
+"""The bodies of /bulkTransfers and /transfers with the constraints of the OpenAPI 1.1 document (reference §3).
 
 Plain dictionaries with types: what was parsed is what is handed on, unknown fields included, because the document does
 not forbid them. Every pattern is anchored and written with explicit character classes, so that Rust's regular expressions
@@ -54,6 +54,7 @@ ErrorDescription = Annotated[str, StringConstraints(min_length=1, max_length=128
 ExtensionKey = Annotated[str, StringConstraints(min_length=1, max_length=32, pattern=TEXT_PATTERN)]
 ExtensionValue = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=TEXT_PATTERN)]
 BulkTransferState = Literal["RECEIVED", "PENDING", "ACCEPTED", "PROCESSING", "COMPLETED", "REJECTED"]
+TransferState = Literal["RECEIVED", "RESERVED", "COMMITTED", "ABORTED"]
 if TYPE_CHECKING:
     Currency = str
 else:
@@ -119,8 +120,30 @@ class BulkTransfersIDPutResponse(TypedDict):
     extensionList: NotRequired[ExtensionList]
 
 
+class TransfersPostRequest(TypedDict):
+    """POST /transfers."""
+
+    transferId: CorrelationId
+    payeeFsp: FspId
+    payerFsp: FspId
+    amount: Money
+    ilpPacket: IlpPacket
+    condition: IlpCondition
+    expiration: DateTime
+    extensionList: NotRequired[ExtensionList]
+
+
+class TransfersIDPutResponse(TypedDict):
+    """PUT /transfers/{ID}. That a COMMITTED or RESERVED needs a fulfilment is for the handler to judge (§11.24)."""
+
+    transferState: TransferState
+    fulfilment: NotRequired[IlpCondition]
+    completedTimestamp: NotRequired[DateTime]
+    extensionList: NotRequired[ExtensionList]
+
+
 class ErrorInformationObject(TypedDict):
-    """PUT /bulkTransfers/{ID}/error, and the body of every error answer."""
+    """PUT /bulkTransfers/{ID}/error and PUT /transfers/{ID}/error, and the body of every error answer."""
 
     errorInformation: ErrorInformation
 

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from object_store.interface import ObjectMissing, ObjectStoreUnavailable
+from object_store.interface import ObjectMissing, ObjectStoreUnavailable, StoredObject
 from stream.interface import (
     Consumer,
     NewRecord,
@@ -150,3 +150,16 @@ class MemoryObjectStore:
 
     def delete(self, key: str) -> None:
         self.objects.pop(key, None)
+
+    # The edge never asks for what follows.
+    def put_ms(self, key: str) -> int | None:
+        raise NotImplementedError
+
+    def page(self, prefix: str, after: str, objects_max: int) -> list[StoredObject]:
+        raise NotImplementedError
+
+    def delete_older(self, key: str, before_ms: int) -> bool:
+        raise NotImplementedError
+
+    def delete_unfinished(self, before_ms: int) -> int:
+        raise NotImplementedError

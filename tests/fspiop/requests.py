@@ -14,12 +14,16 @@ import httpx
 from fastapi import FastAPI
 
 from bulk_api_adapter.fspiop.app import make_fspiop_app
+from bulk_api_adapter.fspiop.authority import Authority
+from bulk_api_adapter.fspiop.in_flight import InFlightBound
 from bulk_api_adapter.fspiop.limits import EdgeLimits
 from tests.fspiop.fakes import MemoryObjectStore, MemoryStream
 
 MEDIA_TYPE = "application/vnd.interoperability.bulkTransfers+json"
+TRANSFERS_MEDIA_TYPE = "application/vnd.interoperability.transfers+json"
 NOW_MS = 1_795_000_000_123
 BULK_ID = "b51ec534-ee48-4575-b6a9-ead2955b8069"
+TRANSFER_ID = "7f5d9784-3a57-4865-9aa0-7c81a6d9a4b1"
 HEADERS: Mapping[str, str] = {
     "accept": f"{MEDIA_TYPE};version=1.1",
     "content-type": f"{MEDIA_TYPE};version=1.1",
@@ -36,6 +40,15 @@ def headers(method: str = "POST", /, **changes: str | None) -> dict[str, str]:
     if method == "PUT" and "accept" not in changed:
         values["accept"] = None
     return {name: value for name, value in values.items() if value is not None}
+
+
+def transfer_headers(method: str = "POST", version: str = "1.1", /, **changes: str | None) -> dict[str, str]:
+    """The headers of a request to /transfers."""
+    media_type = f"{TRANSFERS_MEDIA_TYPE};version={version}"
+    types: dict[str, str | None] = {"content_type": media_type}
+    if method != "PUT":
+        types["accept"] = media_type
+    return headers(method, **{**types, **changes})
 
 
 def base64url(data: bytes) -> str:
@@ -73,6 +86,28 @@ def put_body(items: int = 2) -> dict[str, Any]:
     }
 
 
+def transfer_post_body(seed: int = 0) -> dict[str, Any]:
+    source = random.Random(seed)
+    return {
+        "transferId": TRANSFER_ID,
+        "payerFsp": "payerfsp",
+        "payeeFsp": "payeefsp",
+        "amount": {"currency": "USD", "amount": "17.5"},
+        "ilpPacket": base64url(source.randbytes(225)),
+        "condition": base64url(hashlib.sha256(source.randbytes(32)).digest()),
+        "expiration": "2026-11-21T10:15:30.123Z",
+    }
+
+
+def transfer_put_body(state: str = "COMMITTED") -> dict[str, Any]:
+    # Half a minute before NOW_MS.
+    return {
+        "transferState": state,
+        "fulfilment": base64url(random.Random(0).randbytes(32)),
+        "completedTimestamp": "2026-11-18T11:06:10.123Z",
+    }
+
+
 def error_body() -> dict[str, Any]:
     return {"errorInformation": {"errorCode": "5100", "errorDescription": "Payee rejection"}}
 
@@ -97,10 +132,19 @@ class Edge:
     stream: MemoryStream = field(default_factory=MemoryStream)
     store: MemoryObjectStore = field(default_factory=MemoryObjectStore)
     limits: EdgeLimits = field(default_factory=EdgeLimits)
+    authority: Authority | None = None
+    in_flight: InFlightBound | None = None
     app: FastAPI = field(init=False)
 
     def __post_init__(self) -> None:
-        self.app = make_fspiop_app(self.stream, self.store, self.limits, clock_ms=lambda: NOW_MS)
+        self.app = make_fspiop_app(
+            self.stream,
+            self.store,
+            self.limits,
+            authority=self.authority,
+            in_flight=self.in_flight,
+            clock_ms=lambda: NOW_MS,
+        )
 
     def send(
         self,

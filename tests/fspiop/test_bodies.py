@@ -16,11 +16,20 @@ from schemas.fspiop.bodies import (
     parse_post,
     parse_put,
     parse_put_error,
+    parse_transfer_post,
+    parse_transfer_put,
 )
 from schemas.fspiop.currencies import CURRENCY_CODES, IMPLEMENTATION_CODES
 from schemas.fspiop.errors import Refusal
 from tests.fspiop.openapi import schema_of, validator
-from tests.fspiop.requests import changed, error_body, post_body, put_body
+from tests.fspiop.requests import (
+    changed,
+    error_body,
+    post_body,
+    put_body,
+    transfer_post_body,
+    transfer_put_body,
+)
 
 Path = tuple[str | int, ...]
 EXTENSION = {"key": "k", "value": "v"}
@@ -119,7 +128,39 @@ PUT_ERROR_REFUSALS: list[tuple[Path, Any, str, str]] = [
     ((*INFORMATION, "errorDescription"), "x" * 129, "3100", "errorDescription is longer than 128"),
     ((*INFORMATION, "extensionList"), {"extension": []}, "3100", "errorInformation.extensionList.extension is empty"),
 ]
+TRANSFER_POST_REFUSALS: list[tuple[Path, Any, str, str]] = [
+    *(
+        ((field,), ..., "3102", f"{field} is missing")
+        for field in ("transferId", "payerFsp", "payeeFsp", "amount", "ilpPacket", "condition", "expiration")
+    ),
+    (("transferId",), NOT_A_UUID, "3101", "transferId is not a CorrelationId"),
+    (("payerFsp",), "", "3100", "payerFsp is empty"),
+    (("payeeFsp",), "x" * 33, "3100", "payeeFsp is longer than 32"),
+    (("amount",), "5 USD", "3101", "amount is not an object"),
+    (("amount", "currency"), "usd", "3100", "amount.currency is not a Currency"),
+    *(
+        (("amount", "amount"), amount, "3101", "amount.amount is not an Amount")
+        for amount in ("1.0", "01", "-1", "1e3", "1.23456", "1" + "0" * 18, "")
+    ),
+    (("ilpPacket",), "", "3100", "ilpPacket is empty"),
+    (("ilpPacket",), "a" * 32_769, "3100", "ilpPacket is longer than 32768"),
+    (("condition",), "a" * 44, "3101", "condition is not 43 base64url characters"),
+    (("expiration",), "2026-02-28T00:00:00Z", "3101", "expiration is not a DateTime"),
+    (("extensionList",), {"extension": []}, "3100", "extensionList.extension is empty"),
+    (("extensionList",), {"extension": [EXTENSION] * 17}, "3103", "extensionList.extension has more than 16"),
+]
+TRANSFER_PUT_REFUSALS: list[tuple[Path, Any, str, str]] = [
+    (("transferState",), ..., "3102", "transferState is missing"),
+    (("transferState",), "COMPLETED", "3100", "transferState is not a TransferState"),
+    (("transferState",), 1, "3101", "transferState is not a string"),
+    (("fulfilment",), "short", "3101", "fulfilment is not 43 base64url characters"),
+    (("fulfilment",), None, "3101", "fulfilment is not a string"),
+    (("completedTimestamp",), "now", "3101", "completedTimestamp is not a DateTime"),
+    (("extensionList",), {"extension": [EXTENSION] * 17}, "3103", "extensionList.extension has more than 16"),
+]
 REFUSALS = [
+    *((parse_transfer_post, transfer_post_body, *row) for row in TRANSFER_POST_REFUSALS),
+    *((parse_transfer_put, transfer_put_body, *row) for row in TRANSFER_PUT_REFUSALS),
     *((parse_post, post_body, *row) for row in POST_REFUSALS),
     *((parse_put, put_body, *row) for row in PUT_REFUSALS),
     *((parse_put_error, error_body, *row) for row in PUT_ERROR_REFUSALS),
@@ -168,7 +209,7 @@ def test_a_field_that_breaks_a_rule_is_refused_by_name(  # BULK-137, D25
     ],
 )
 def test_what_is_not_a_json_object_is_malformed(raw: bytes, text: str) -> None:
-    for parse in (parse_post, parse_put, parse_put_error):
+    for parse in (parse_post, parse_put, parse_put_error, parse_transfer_post, parse_transfer_put):
         assert_refused(parse, raw, "3101", text)
 
 
@@ -208,6 +249,15 @@ def test_absent_and_empty_results_are_legal() -> None:  # D23
 def test_unknown_fields_are_kept_because_the_document_does_not_forbid_them() -> None:
     body = changed(post_body(), ("individualTransfers", 0, "memo"), {"a": [1, 2.5, None, True]})
     assert parse_post(encoded(body)) == body
+    transfer = changed(transfer_post_body(), ("memo",), [None, {"a": 1}])
+    assert parse_transfer_post(encoded(transfer)) == transfer
+
+
+def test_what_the_document_allows_in_a_single_transfer_is_left_to_the_handlers() -> None:
+    for path, value in ((("amount", "amount"), "0"), (("extensionList",), {"extension": [EXTENSION] * 16})):
+        parse_transfer_post(encoded(changed(transfer_post_body(), path, value)))
+    # A COMMITTED without a fulfilment ends the transfer there.
+    parse_transfer_put(encoded({"transferState": "COMMITTED"}))
 
 
 def test_the_longest_path_of_a_field_leaves_room_for_what_is_wrong_with_it() -> None:
@@ -237,7 +287,18 @@ JUNK = st.one_of(
     st.text(max_size=3),
     st.sampled_from(
         [
-            *("", "0", "0.1", "1.10", "USD", "REJECTED", "b51ec534-ee48-4575-b6a9-ead2955b8069", "5100", "x" * 33),
+            *(
+                "",
+                "0",
+                "0.1",
+                "1.10",
+                "USD",
+                "REJECTED",
+                "RESERVED",
+                "b51ec534-ee48-4575-b6a9-ead2955b8069",
+                "5100",
+                "x" * 33,
+            ),
             *("x" * 43, "x" * 44, "x" * 129, "2024-02-29T23:59:59.999-19:59", "2023-02-29T23:59:59.999Z"),
         ]
     ),
@@ -273,10 +334,12 @@ KINDS: dict[str, tuple[Callable[[bytes], object], Callable[[], Any]]] = {
     "BulkTransfersPostRequest": (parse_post, post_body),
     "BulkTransfersIDPutResponse": (parse_put, put_body),
     "ErrorInformationObject": (parse_put_error, error_body),
+    "TransfersPostRequest": (parse_transfer_post, transfer_post_body),
+    "TransfersIDPutResponse": (parse_transfer_put, transfer_put_body),
 }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.sampled_from(sorted(KINDS)), st.data())
 def test_the_edge_and_the_document_agree_on_every_body(schema: str, data: st.DataObject) -> None:
     parse, make = KINDS[schema]

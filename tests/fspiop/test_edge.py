@@ -154,7 +154,6 @@ def test_a_get_is_published_and_leaves_no_object(edge: Edge) -> None:  # BULK-10
     [
         ("POST", "/bulktransfers", "3002", 404),
         ("POST", "/bulkTransfers/", "3002", 404),
-        ("POST", "/transfers", "3002", 404),
         ("GET", "/", "3002", 404),
         ("GET", f"/bulkTransfers/{BULK_ID}/error/more", "3002", 404),
         ("GET", "/docs", "3002", 404),
