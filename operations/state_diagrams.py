@@ -6,7 +6,7 @@ python -m operations.state_diagrams > docs/states.md
 from collections.abc import Mapping
 from typing import Any
 
-from domain.combinations import EXTENSIONS, SEED_COMBINATIONS, Combination
+from domain.combinations import EXTENSIONS, SEED_COMBINATIONS, SINGLE_COMBINATIONS, Combination
 from domain.states import (
     BULK_API_STATES,
     BULK_TRANSITIONS,
@@ -36,6 +36,7 @@ def state_diagrams() -> str:
             *_machine("Funds in and out", FUNDS_TRANSITIONS),
             *_combinations("The seed's 24 combinations", SEED_COMBINATIONS),
             *_combinations("Ours", EXTENSIONS),
+            *_combinations("Of single transfers", SINGLE_COMBINATIONS),
         ]
     )
 

@@ -139,10 +139,10 @@ def test_a_cut_frame_and_a_foreign_one_are_told_apart() -> None:
 
 
 def test_the_catalogue_names_every_topic_with_its_writers_and_reader() -> None:
-    from domain.combinations import EXTENSIONS, SEED_COMBINATIONS
+    from domain.combinations import EXTENSIONS, SEED_COMBINATIONS, SINGLE_COMBINATIONS
     from handlers.host import HANDLER_NAMES
 
-    for combination in (*SEED_COMBINATIONS, *EXTENSIONS):
+    for combination in (*SEED_COMBINATIONS, *EXTENSIONS, *SINGLE_COMBINATIONS):
         # #15 and #16 cannot arise, so fulfil does not write to that topic.
         if combination.number not in {15, 16}:
             assert combination.source in CATALOGUE[combination.topic].producers, combination
