@@ -52,6 +52,7 @@ from db.deliveries import (
 from domain.delivery import DeliveryState, FailedAttempt, GiveUp, RetryLimits, after_failure
 from handlers.delivery_client import Answer, ClientLimits, DeliveryClient
 from object_store.interface import ObjectStore
+from schemas.fspiop.signatures import Signer
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,8 @@ class DelivererSettings:
     stop_timeout_ms: int = 10_000
     client: ClientLimits = field(default_factory=ClientLimits)
     retry: RetryLimits = field(default_factory=RetryLimits)
+    # Signs what the hub says; None where the scheme has no signatures.
+    signer: Signer | None = None
 
     def __post_init__(self) -> None:
         if self.lease_ms <= self.client.attempt_timeout_ms + self.gather_ms:
@@ -86,7 +89,7 @@ class Deliverer:
     def __init__(self, engine: Engine, object_store: ObjectStore, settings: DelivererSettings) -> None:
         self._engine = engine
         self._settings = settings
-        self._client = DeliveryClient(object_store, settings.client)
+        self._client = DeliveryClient(object_store, settings.client, settings.signer)
         self._database_thread = ThreadPoolExecutor(1, thread_name_prefix="deliverer-database")
         self._wake = asyncio.Event()
         self._stopping = False

@@ -2,8 +2,17 @@
 
 In this order: the FSP's endpoint is made into an address, the body is read from the object store, the bound of the
 callback is looked at a last time, and the request is sent exactly as it was written down: its own headers, Host and
-Content-Length, nothing that a client library would like to add, so that every attempt has the same bytes. Redirects are
-not followed. The status decides; the answer's body is read for the connection's sake only, up to a bound, and thrown away.
+Content-Length, nothing that a client library would like to add, so that every attempt has the same bytes.
+
+    headers written down    the hub says it: signed with the hub's key, where it has one. Then the body goes out in the
+                            form that every validator rebuilds (`schemas.fspiop.signatures.canonical`)
+    no headers              an FSP says it: `content` names its request, whose headers and body go out as they came in,
+                            under that FSP's own signature
+
+What an FSP can do to the sender is bounded: internal addresses are refused before a connection is made
+(`handlers.guarded_network`), redirects are not followed, connecting, each read and the attempt as a whole have their times,
+the head of an answer is at most 100 KiB (h11's bound), its body is read for the connection's sake only, up to a bound, and
+thrown away. The status decides.
 
 Whatever goes wrong becomes the text of a failed attempt: one FSP's trouble is nobody else's. The whole attempt has a
 deadline, so it ends before its lease does.
@@ -12,19 +21,35 @@ deadline, so it ends before its lease does.
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Self
 
+import httpcore
 import httpx
 
 from db.deliveries import ERROR_LENGTH_MAX, ClaimedDelivery
-from domain.delivery import EXPIRED_REASON, Callback, is_delivered
+from domain.delivery import EXPIRED_REASON, Callback, Resource, is_delivered
+from handlers.guarded_network import GuardedNetwork
+from object_store.envelope import CorruptRequest, unpack_request
 from object_store.interface import ObjectStore, ObjectStoreError
+from schemas.callback_addresses import ONLY_EXTERNAL, AddressRefused, AllowedAddresses
 from schemas.callbacks import UnusableEndpoint, callback_url, http_method
+from schemas.fspiop.signatures import HEADER as SIGNATURE_HEADER
+from schemas.fspiop.signatures import Signer, canonical
 
 log = logging.getLogger(__name__)
+
+_HTTP_ERRORS = (
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.UnsupportedProtocol,
+    httpx.InvalidURL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +65,9 @@ class ClientLimits:
     response_body_max_bytes: int = 65_536
     response_body_wait_ms: int = 500
     object_threads: int = 8
+    lookups_max: int = 16
+    # Internal addresses that callbacks may go to.
+    allowed: AllowedAddresses = field(default=ONLY_EXTERNAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +84,14 @@ class Answer:
         return is_delivered(self.status)
 
 
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """What an attempt sends, whenever it is made."""
+
+    headers: Mapping[str, str]
+    body: bytes
+
+
 class _NotSent(Exception):
     """The request was not made; the text says why."""
 
@@ -63,21 +99,28 @@ class _NotSent(Exception):
 class DeliveryClient:
     """Sends callbacks, many at a time, on one event loop."""
 
-    def __init__(self, object_store: ObjectStore, limits: ClientLimits) -> None:
+    def __init__(self, object_store: ObjectStore, limits: ClientLimits, signer: Signer | None = None) -> None:
         self._object_store = object_store
         self._limits = limits
+        self._signer = signer
         # Threads of their own: a slow object store must not hold up the statements of the deliverer.
         self._threads = ThreadPoolExecutor(limits.object_threads, thread_name_prefix="object")
-        self._client = httpx.AsyncClient(
-            follow_redirects=False,
-            trust_env=False,
-            timeout=httpx.Timeout(limits.read_timeout_ms / 1000, connect=limits.connect_timeout_ms / 1000),
-            limits=httpx.Limits(
-                max_connections=limits.connections_max,
-                max_keepalive_connections=limits.connections_max,
-                keepalive_expiry=limits.keepalive_ms / 1000,
-            ),
+        self._network = GuardedNetwork(limits.allowed, limits.lookups_max)
+        # The pool that httpx is made of: it takes a way of connecting of our own, and knows no redirects or proxies.
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=httpx.create_ssl_context(trust_env=False),
+            max_connections=limits.connections_max,
+            max_keepalive_connections=limits.connections_max,
+            keepalive_expiry=limits.keepalive_ms / 1000,
+            network_backend=self._network,
         )
+        read_s = limits.read_timeout_ms / 1000
+        self._timeout = {
+            "connect": limits.connect_timeout_ms / 1000,
+            "read": read_s,
+            "write": read_s,
+            "pool": read_s,
+        }
 
     async def __aenter__(self) -> Self:
         return self
@@ -85,7 +128,8 @@ class DeliveryClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._client.aclose()
+        await self._pool.aclose()
+        self._network.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def attempt(self, claimed: ClaimedDelivery) -> Answer:
@@ -97,15 +141,15 @@ class DeliveryClient:
         try:
             async with asyncio.timeout(self._limits.attempt_timeout_ms / 1000):
                 url = self._url(claimed)
-                body = await self._body(claimed)
+                message = await self._message(claimed)
                 if claimed.left_ms is not None and _milliseconds_since(began) >= claimed.left_ms:
                     raise _NotSent(EXPIRED_REASON)
-                status = await self._send(claimed, url, body)
-        except _NotSent as refusal:
+                status = await self._send(claimed, url, message)
+        except (_NotSent, AddressRefused) as refusal:
             error = str(refusal)
         except TimeoutError:
             error = f"no answer within {self._limits.attempt_timeout_ms} ms"
-        except httpx.HTTPError as failure:
+        except _HTTP_ERRORS as failure:
             error = f"{type(failure).__name__}: {failure}"
         except Exception as failure:
             # A bug, or an address or header that the client library chokes on: it must not stop the other callbacks.
@@ -117,40 +161,73 @@ class DeliveryClient:
     def _url(claimed: ClaimedDelivery) -> str:
         try:
             return callback_url(
-                Callback(claimed.callback), claimed.fsp, claimed.endpoint, claimed.bulk_transfer_id.bytes
+                Resource(claimed.resource),
+                Callback(claimed.callback),
+                claimed.fsp,
+                claimed.endpoint,
+                claimed.entity_id.bytes,
             )
         except ValueError as error:
             kind = "" if isinstance(error, UnusableEndpoint) else "no address: "
             raise _NotSent(f"{kind}{error}") from error
 
-    async def _body(self, claimed: ClaimedDelivery) -> bytes:
+    async def _message(self, claimed: ClaimedDelivery) -> _Message:
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._threads, self._object_store.get, claimed.content)
-        except ObjectStoreError as error:
+            return await loop.run_in_executor(self._threads, partial(self._make_message, claimed))
+        except (ObjectStoreError, CorruptRequest) as error:
             raise _NotSent(f"no body: {type(error).__name__}: {error}") from error
 
-    async def _send(self, claimed: ClaimedDelivery, url: str, body: bytes) -> int:
+    def _make_message(self, claimed: ClaimedDelivery) -> _Message:
+        """On a thread: reading, and signing a bulk, take milliseconds."""
+        content = self._object_store.get(claimed.content)
+        if claimed.headers is None:
+            request = unpack_request(content)
+            headers = dict(request.headers)
+            if claimed.callback != Callback.POST:
+                # An HTTP client adds it by itself, and no PUT has one (reference §11.12); no signature covers it.
+                headers.pop("accept", None)
+            return _Message({**headers, "fspiop-source": request.source}, request.body)
+        if self._signer is None:
+            return _Message(claimed.headers, content)
+        body = canonical(content)
+        return _Message({**claimed.headers, SIGNATURE_HEADER: self._signer.sign(claimed.headers, body)}, body)
+
+    async def _send(self, claimed: ClaimedDelivery, url: str, message: _Message) -> int:
         # A request made by itself carries no header of the client's: no Accept, no User-Agent, no Accept-Encoding.
-        request = httpx.Request(http_method(Callback(claimed.callback)), url, headers=claimed.headers, content=body)
-        request.extensions["timeout"] = self._client.timeout.as_dict()
-        response = await self._client.send(request, stream=True)
+        request = httpx.Request(
+            http_method(Callback(claimed.callback)), url, headers=message.headers, content=message.body
+        )
+        response = await self._pool.handle_async_request(
+            httpcore.Request(
+                request.method,
+                httpcore.URL(
+                    scheme=request.url.raw_scheme,
+                    host=request.url.raw_host,
+                    port=request.url.port,
+                    target=request.url.raw_path,
+                ),
+                headers=request.headers.raw,
+                content=request.content,
+                extensions={"timeout": self._timeout},
+            )
+        )
         try:
             await self._discard(response)
         finally:
             await response.aclose()
-        return response.status_code
+        return response.status
 
-    async def _discard(self, response: httpx.Response) -> None:
+    async def _discard(self, response: httpcore.Response) -> None:
         """Read a short body to its end, so that the connection can be used again; leave a long or slow one."""
         size = 0
         try:
             async with asyncio.timeout(self._limits.response_body_wait_ms / 1000):
-                async for chunk in response.aiter_raw():
+                async for chunk in response.aiter_stream():
                     size += len(chunk)
                     if size > self._limits.response_body_max_bytes:
                         return
-        except (TimeoutError, httpx.HTTPError):
+        except (TimeoutError, *_HTTP_ERRORS):
             # The status has been said; what is wrong with the rest is not the callback's concern.
             return
 

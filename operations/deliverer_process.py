@@ -1,10 +1,14 @@
 """`bulk-switch deliver`: a process that sends callbacks."""
 
+from pathlib import Path
+
 from domain.delivery import RetryLimits
 from handlers.deliverer import DelivererSettings, run_deliverer
 from handlers.delivery_client import ClientLimits
 from operations.opening import make_object_store, opened_engine
-from operations.settings import Settings
+from operations.settings import Settings, SettingsError
+from schemas.callback_addresses import allowed_addresses
+from schemas.fspiop.signatures import Signer, UnusableSigningKey
 
 
 def run(settings: Settings) -> None:
@@ -24,6 +28,7 @@ def deliverer_settings(settings: Settings) -> DelivererSettings:
             connect_timeout_ms=settings.callback_connect_timeout_ms,
             read_timeout_ms=settings.callback_read_timeout_ms,
             attempt_timeout_ms=settings.callback_timeout_ms,
+            allowed=allowed_addresses(settings.internal_addresses),
         ),
         retry=RetryLimits(
             backoff_first_ms=settings.callback_first_pause_ms,
@@ -31,4 +36,17 @@ def deliverer_settings(settings: Settings) -> DelivererSettings:
             attempts_max=settings.callback_attempts_max,
             age_max_ms=settings.callback_age_ms,
         ),
+        signer=hub_signer(settings),
     )
+
+
+def hub_signer(settings: Settings) -> Signer | None:
+    """Who signs callbacks with the hub's key, if it has one; raises SettingsError."""
+    if not settings.hub_key_file:
+        return None
+    try:
+        return Signer(Path(settings.hub_key_file).read_bytes(), settings.hub_key_id or None)
+    except OSError as error:
+        raise SettingsError(f"BULK_SWITCH_HUB_KEY_FILE: {settings.hub_key_file}: {error.strerror}") from None
+    except UnusableSigningKey as error:
+        raise SettingsError(f"BULK_SWITCH_HUB_KEY_FILE: {settings.hub_key_file}: {error}") from None

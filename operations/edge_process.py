@@ -1,18 +1,35 @@
 """`bulk-switch api` and `bulk-switch admin`: the two HTTP processes."""
 
+from functools import partial
+
+from sqlalchemy import Engine
+
 from bulk_api_adapter.admin.app import make_admin_app, require_loopback_or_token
 from bulk_api_adapter.fspiop.app import make_fspiop_app
+from bulk_api_adapter.fspiop.authority import Authority, Signatures
+from bulk_api_adapter.fspiop.in_flight import InFlightBound
+from bulk_api_adapter.fspiop.key_cache import KeyCacheLimits
 from bulk_api_adapter.fspiop.limits import EdgeLimits
 from bulk_api_adapter.serving import ConnectionLimits, serve
+from db.in_flight import in_flight_figures
 from operations.opening import make_object_store, opened_engine, opened_stream
 from operations.settings import Settings, SettingsError
+from schemas.callback_addresses import allowed_addresses
 
 
 def run_fspiop(settings: Settings) -> None:
     """Serve the FSPIOP resources until SIGTERM or SIGINT."""
     with opened_engine(settings, "api") as engine, opened_stream(settings, engine) as stream:
+        limits = edge_limits(settings)
+        in_flight = InFlightBound(partial(in_flight_figures, engine), stream, limits)
         serve(
-            make_fspiop_app(stream, make_object_store(settings), edge_limits(settings)),
+            make_fspiop_app(
+                stream,
+                make_object_store(settings),
+                limits,
+                in_flight=in_flight,
+                authority=make_authority(settings, engine),
+            ),
             settings.fspiop_host,
             settings.fspiop_port,
             log_level=settings.log_level.lower(),
@@ -25,12 +42,25 @@ def run_admin(settings: Settings) -> None:
     require_guarded_admin(settings)
     with opened_engine(settings, "admin") as engine:
         serve(
-            make_admin_app(engine, token=settings.admin_token.get_secret_value() or None),
+            make_admin_app(
+                engine,
+                token=settings.admin_token.get_secret_value() or None,
+                object_store=make_object_store(settings),
+                allowed=allowed_addresses(settings.internal_addresses),
+            ),
             settings.admin_host,
             settings.admin_port,
             log_level=settings.log_level.lower(),
             limits=connection_limits(settings),
         )
+
+
+def make_authority(settings: Settings, engine: Engine) -> Authority | None:
+    """Who checks signatures, where the scheme has them checked."""
+    if settings.signatures == "off":
+        return None
+    limits = KeyCacheLimits(refresh_ms=settings.key_refresh_ms, search_ms=settings.key_search_ms)
+    return Authority(engine, Signatures(settings.signatures), limits)
 
 
 def require_guarded_admin(settings: Settings) -> None:
@@ -49,6 +79,11 @@ def edge_limits(settings: Settings) -> EdgeLimits:
         body_wait_ms=settings.body_wait_ms,
         publish_wait_ms=settings.publish_wait_ms,
         requests_in_flight_max=settings.requests_in_flight_max,
+        in_flight_transfers_per_payer_max=settings.in_flight_transfers_per_payer_max,
+        in_flight_single_transfers_min=settings.in_flight_single_transfers_min,
+        in_flight_refresh_ms=settings.in_flight_refresh_ms,
+        in_flight_stale_ms=settings.in_flight_stale_ms,
+        completed_timestamp_ahead_ms=settings.completed_timestamp_ahead_ms,
     )
 
 

@@ -15,18 +15,25 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.callback_addresses import allowed_addresses
+
 PREFIX = "BULK_SWITCH_"
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Count = Annotated[int, Field(ge=1)]
 Milliseconds = Annotated[int, Field(ge=1)]
 Bytes = Annotated[int, Field(ge=1)]
+# More than the two days by which retention stays behind whatever is under way (operations/retention.py).
+Days = Annotated[int, Field(ge=3, le=36_500)]
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 # The handlers that share a process in `bulk-switch up`, a group per process. The two that decide about money and outcomes
 # have one each. Four processes took 4–20 % less CPU a transfer than two, whose threads wait for each other's interpreter.
-_HANDLER_GROUPS = "bulk-prepare,bulk-fulfil,bulk-get,timeout prepare,fulfil position,notification bulk-processing"
+_HANDLER_GROUPS = (
+    "bulk-prepare,bulk-fulfil,bulk-get,timeout prepare,fulfil position,notification bulk-processing"
+    " single-prepare,single-position,single-fulfil,single-notification,transfer-get"
+)
 
 # Between the end of an attempt and the record of it.
 _LEASE_MARGIN_MS = 1_000
@@ -61,6 +68,17 @@ class Settings(BaseSettings):
     # Empty: the admin app asks for no token (it listens on loopback); anything else must come as `Bearer …`.
     admin_token: SecretStr = SecretStr("")
 
+    # --- Signatures --------------------------------------------------------------------------------------------------
+    # Of what FSPs send: not looked at, checked where there is one, or asked for on every POST and PUT (a GET has none).
+    signatures: Literal["off", "optional", "required"] = "off"
+    # A revoked key stops working within this; the keys are read in one statement, when a request needs them.
+    key_refresh_ms: Milliseconds = 5_000
+    # Requests whose key is not known let the keys be read again, but all of them together not more often than this.
+    key_search_ms: Milliseconds = 500
+    # The hub's own private key, PEM without a passphrase; empty: the hub signs nothing. Its kid is told if it has one.
+    hub_key_file: str = Field("", description="the file of the key that signs callbacks")
+    hub_key_id: str = ""
+
     # --- The edge ----------------------------------------------------------------------------------------------------
     # A bulk of 1,000 items with the largest ilpPackets stays below this; more is 3104 before it is parsed.
     body_bytes_max: Bytes = 5 * 1024 * 1024
@@ -75,6 +93,14 @@ class Settings(BaseSettings):
     # Requests at once, each of which may hold a body in memory; more are answered with 503/2003 at once.
     requests_in_flight_max: Count = 64
     connections_max: Count = 1_000
+    # Past it a payer, and nobody else, is answered with 503/2003: 100 of the largest bulks, 20 s of work for one machine.
+    in_flight_transfers_per_payer_max: Count = 100_000
+    # Of these, how many only single transfers may take: the bulks that a payer queues must not keep them out (BULK-133).
+    in_flight_single_transfers_min: Annotated[int, Field(ge=0)] = 1_000
+    # How soon an FSP may send again after its transfers have ended; the reading takes 20 ms with 100,000 open transfers.
+    in_flight_refresh_ms: Milliseconds = 500
+    # A restart of the database is waited out; after that no handler works either, and no POST is taken in.
+    in_flight_stale_ms: Milliseconds = 10_000
 
     # --- Rules of the scheme -----------------------------------------------------------------------------------------
     # Funds must not stay reserved for longer than a scheme means: an expiration beyond this is refused (3100).
@@ -122,8 +148,24 @@ class Settings(BaseSettings):
     # Requests at once, for one FSP and for all: a slow FSP fills its own share and delays nobody else.
     callbacks_per_fsp_max: Count = 8
     callbacks_at_once_max: Count = 64
+    # Endpoints may lead to the public internet only, lest an FSP's DNS points the hub at itself; what else is said here.
+    callback_internal_addresses: str = Field(
+        "",
+        description="none, loopback, any, or networks like 10.0.0.0/8,fd00::/8; empty: loopback in the embedded world, "
+        "none where a database is given",
+    )
     # After this a callback that was claimed by a deliverer which died is claimed again.
     callback_lease_ms: Milliseconds = 15_000
+
+    # --- Retention (`bulk-switch retention`) -------------------------------------------------------------------------
+    # Callbacks that are delivered or dead, with their attempts; a dead one can be sent again as long as it is kept.
+    callbacks_kept_days: Days = 90
+    # Requests and results of bulks and transfers that have ended; after it a GET shows the state without the list.
+    objects_kept_days: Days = 90
+    # Requests that never became a bulk or a transfer: twice the time for which a topic keeps a record that was read.
+    orphans_kept_days: Days = 14
+    # As long as the dead-letter topics of the catalogue are kept by a broker.
+    dead_letters_kept_days: Days = 90
 
     @field_validator("stream_url")
     @classmethod
@@ -146,6 +188,13 @@ class Settings(BaseSettings):
             raise ValueError("must be a folder or file:///folder")
         return value
 
+    @field_validator("callback_internal_addresses")
+    @classmethod
+    def _known_addresses(cls, value: str) -> str:
+        if value:
+            allowed_addresses(value)
+        return value
+
     @field_validator("handler_groups")
     @classmethod
     def _some_handlers(cls, value: str) -> str:
@@ -164,6 +213,13 @@ class Settings(BaseSettings):
                 f"{PREFIX}CALLBACK_LEASE_MS must be at least {_LEASE_MARGIN_MS} ms longer than CALLBACK_TIMEOUT_MS, "
                 "else a callback that is still on its way is sent a second time"
             )
+        if self.in_flight_transfers_per_payer_max < self.items_per_bulk_max + self.in_flight_single_transfers_min:
+            raise ValueError(
+                f"{PREFIX}IN_FLIGHT_TRANSFERS_PER_PAYER_MAX must not be less than ITEMS_PER_BULK_MAX and "
+                "IN_FLIGHT_SINGLE_TRANSFERS_MIN together, else the largest bulk is never taken in"
+            )
+        if self.in_flight_refresh_ms > self.in_flight_stale_ms:
+            raise ValueError(f"{PREFIX}IN_FLIGHT_REFRESH_MS must not exceed IN_FLIGHT_STALE_MS")
         if self.callback_first_pause_ms > self.callback_longest_pause_ms:
             raise ValueError(f"{PREFIX}CALLBACK_FIRST_PAUSE_MS must not exceed CALLBACK_LONGEST_PAUSE_MS")
         if self.callbacks_per_fsp_max > self.callbacks_at_once_max:
@@ -178,6 +234,11 @@ class Settings(BaseSettings):
         if self.object_store_url.startswith("file:"):
             return Path(unquote(urlsplit(self.object_store_url).path))
         return Path(self.object_store_url).absolute()
+
+    @property
+    def internal_addresses(self) -> str:
+        """Where callbacks may go besides the public internet; the embedded world's FSPs are on this machine."""
+        return self.callback_internal_addresses or ("none" if self.database_url else "loopback")
 
     @property
     def groups(self) -> list[list[str]]:

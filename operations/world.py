@@ -58,6 +58,9 @@ def run_world(
                 "data_folder": data_folder,
                 "database_url": database_url,
                 "object_store_url": str(settings.object_store_folder),
+                # Said before the database has a URL, which is what tells an embedded world from a real one.
+                "callback_internal_addresses": settings.internal_addresses,
+                "hub_key_file": str(Path(settings.hub_key_file).absolute()) if settings.hub_key_file else "",
             }
             postgres_folder = None if settings.database_url else data_folder / "postgres"
             _run_processes(settings.model_copy(update=own), postgres_folder, stop, report, on_ready)
@@ -198,6 +201,7 @@ class _Running:
             object_store_folder=str(self._settings.object_store_folder),
             fspiop_url=fspiop_url(self._settings),
             admin_url=admin_url(self._settings),
+            internal_addresses=self._settings.internal_addresses,
             supervisor=self._supervisor.pid,
             processes=self._supervisor.pids(),
             logs={name: str(log) for name, log in self._supervisor.logs().items()},

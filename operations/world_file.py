@@ -27,6 +27,7 @@ class World:
     object_store_folder: str
     fspiop_url: str
     admin_url: str
+    internal_addresses: str
     supervisor: int
     processes: dict[str, int]
     logs: dict[str, str]
@@ -68,5 +69,6 @@ def settings_of_world(settings: Settings) -> Settings:
             "database_url": world.database_url,
             "stream_url": world.stream_url,
             "object_store_url": world.object_store_folder,
+            "callback_internal_addresses": world.internal_addresses,
         }
     )

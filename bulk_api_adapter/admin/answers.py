@@ -12,9 +12,11 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from bulk_api_adapter.admin.participants import ParticipantDetails
 from db.accounts import AccountDetails, Limit
+from db.keys import ParticipantKey
 from db.reference_data import LEDGER_ACCOUNT_TYPES
 from db.settlement_models import SettlementModel
 from domain.money import format_amount
@@ -91,6 +93,24 @@ def limit(found: Limit) -> dict[str, Any]:
 
 def endpoints(found: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"type": type_, "value": value} for type_, value in found.items()]
+
+
+def key(found: ParticipantKey) -> dict[str, Any]:
+    """A key and how long it counts; the key itself as JWK readers and PEM readers both can take it: PEM."""
+    pem = load_der_public_key(found.public_key).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    moments = {"validUntil": found.valid_until, "revokedDate": found.revoked_date}
+    return {
+        "id": found.participant_key_id,
+        **({} if found.kid is None else {"kid": found.kid}),
+        "algorithm": found.algorithm,
+        "fingerprint": found.fingerprint,
+        "key": pem.decode(),
+        "isActive": int(found.revoked_date is None),
+        "validFrom": _instant(found.valid_from),
+        **{name: _instant(moment) for name, moment in moments.items() if moment is not None},
+        "createdDate": _instant(found.created_date),
+        "createdBy": found.created_by,
+    }
 
 
 def settlement_model(model: SettlementModel) -> dict[str, Any]:

@@ -1,16 +1,17 @@
-"""The admin app: the resources of `routes` behind a token, on a port of their own, and GET /health.
+"""The admin app: the resources of `routes` behind a token, on a port of their own, GET /health and GET /metrics.
 
 Checked in this order; the first that fails is the answer, and then nothing was changed:
 
     3002  (404) the path is a resource's · 3000 (405) it has this method
-    3000  (401) the bearer token, where one is configured (not for GET /health)
+    3000  (401) the bearer token, where one is configured (not for GET /health and /metrics)
     3104  the body ends within BODY_BYTES_MAX · 3000 and within BODY_WAIT_MS
     3100… the body and the act
     2003  (503) the database is away, or what the act needs stays locked (`acts.LOCK_WAIT_MS`)
 
 Who acts, for the audit: FSPIOP-Source, else the token's holder, else "anonymous". FSPIOP-Source is what the client says of
 itself; who may speak at all is for the token, or for the loopback address when there is none. With no token configured
-an Authorization header of someone else's making is ignored (reference §11.11).
+an Authorization header of someone else's making is ignored (reference §11.11). Nothing that an FSP has opens this app: the
+port, the address and the token are its own, and none of the FSPIOP resources is here.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
+from importlib.metadata import version
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -33,7 +35,10 @@ from starlette.routing import Match
 
 from bulk_api_adapter.admin.routes import ROUTES, AdminRequest, Route
 from bulk_api_adapter.bounded_threads import BoundedThreads
+from bulk_api_adapter.metrics import HttpMetrics
 from domain.fspiop_errors import ErrorCode
+from object_store.interface import ObjectStore
+from schemas.callback_addresses import ONLY_EXTERNAL, AllowedAddresses
 from schemas.fspiop.errors import ERROR_CONTENT_TYPE, Refusal
 
 BODY_BYTES_MAX = 65_536
@@ -62,13 +67,20 @@ def require_loopback_or_token(host: str, token: str | None) -> None:
 
 
 def make_admin_app(
-    engine: Engine, *, token: str | None, default_actor: str = "admin", base_url: str = "http://central-ledger"
+    engine: Engine,
+    *,
+    token: str | None,
+    object_store: ObjectStore | None = None,
+    allowed: AllowedAddresses = ONLY_EXTERNAL,
+    default_actor: str = "admin",
+    base_url: str = "http://central-ledger",
 ) -> FastAPI:
     """The app; without a token it must be served on loopback only (`require_loopback_or_token`).
 
-    `default_actor` is who acts, for the audit, when the token is all that says it; `base_url` is what links begin with.
+    `default_actor` is who acts, for the audit, when the token is all that says it; `base_url` is what links begin with;
+    `allowed` are the internal addresses that an endpoint may name; `object_store` is where FSPs' requests are kept.
     """
-    admin = _Admin(engine, token, default_actor, base_url.rstrip("/"))
+    admin = _Admin(engine, token, object_store, allowed, default_actor, base_url.rstrip("/"))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -87,6 +99,7 @@ def make_admin_app(
     for method, path, route in ROUTES:
         app.add_api_route(path, admin.endpoint(route), methods=[method], response_model=None)
     app.add_api_route("/health", admin.health, methods=["GET"], response_model=None)
+    HttpMetrics().install(app)
     app.add_exception_handler(Refusal, _answer_refusal)
     app.add_exception_handler(HTTPException, _answer_unknown)
     for kind in (OperationalError, InterfaceError, PoolTimeoutError):
@@ -98,8 +111,18 @@ def make_admin_app(
 class _Admin:
     """The endpoints, and what they share."""
 
-    def __init__(self, engine: Engine, token: str | None, default_actor: str, base_url: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        token: str | None,
+        object_store: ObjectStore | None,
+        allowed: AllowedAddresses,
+        default_actor: str,
+        base_url: str,
+    ) -> None:
         self._engine = engine
+        self._object_store = object_store
+        self._allowed = allowed
         self._token = token or None
         self._default_actor = default_actor
         self._base_url = base_url
@@ -115,6 +138,8 @@ class _Admin:
                 engine=self._engine,
                 base_url=self._base_url,
                 actor=self._actor(request),
+                allowed=self._allowed,
+                object_store=self._object_store,
                 path=request.path_params,
                 query=request.query_params,
                 raw_body=await _read_body(request),
@@ -136,6 +161,7 @@ class _Admin:
             "status": text_,
             "uptime": (datetime.now(UTC) - self._start_time).total_seconds(),
             "startTime": f"{self._start_time:%Y-%m-%dT%H:%M:%S}.{self._start_time.microsecond // 1000:03d}Z",
+            "versionNumber": version("bulk-transfer-switch"),
             "services": [{"name": "datastore", "status": text_}],
         }
         status = HTTPStatus.OK if is_up else HTTPStatus.SERVICE_UNAVAILABLE

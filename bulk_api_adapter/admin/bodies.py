@@ -11,14 +11,18 @@ limits may be numbers or strings, with trailing zeros (reference §11.7). Fields
 import json
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NoReturn
 from uuid import UUID
 
 from domain.fspiop_errors import ErrorCode
 from domain.money import DECIMALS_MAX, INTEGER_DIGITS_MAX
+from schemas.fspiop.datetimes import MalformedDateTime, parse_datetime_ms
 from schemas.fspiop.errors import Refusal
 
+# A certificate of an RSA key of 8,192 bits takes half of it.
+KEY_LENGTH_MAX = 16_384
 EXTENSIONS_MAX = 16
 EXTENSION_KEY_LENGTH_MAX = 32
 EXTENSION_VALUE_LENGTH_MAX = 128
@@ -141,6 +145,20 @@ class Fields:
         if rest or not 0 <= hundredths <= 100_00:
             raise Refusal(ErrorCode.VALIDATION_ERROR, f"{self.path(name)} must be 0 to 100, with two decimals at most")
         return Decimal(hundredths).scaleb(-2)
+
+    def instant(self, name: str) -> datetime:
+        """A moment as FSPIOP writes it."""
+        try:
+            return datetime.fromtimestamp(parse_datetime_ms(self.text(name, length_max=64)) / 1000, UTC)
+        except MalformedDateTime:
+            raise self._wrong_type(name, "like 2026-11-21T10:15:30.000Z") from None
+
+    def key(self, name: str) -> str | dict[str, Any]:
+        """A public key: text in PEM, or the object of a JWK."""
+        value = self.value(name)
+        if isinstance(value, dict):
+            return value
+        return self.text(name, length_max=KEY_LENGTH_MAX)
 
     def object(self, name: str) -> "Fields":
         value = self.value(name)

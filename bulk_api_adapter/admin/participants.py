@@ -24,7 +24,10 @@ from db.participants import ParticipantRow
 from db.reference_data import HUB_NAME
 from db.settlement_models import SettlementModel, settlement_models
 from domain.fspiop_errors import ErrorCode
+from schemas.callback_addresses import AddressRefused, AllowedAddresses
 from schemas.fspiop.errors import Refusal
+
+_CALLBACK_TYPES = "FSPIOP_CALLBACK_URL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +180,21 @@ def list_endpoints(engine: Engine, name: str) -> Mapping[str, str]:
         return participants.endpoints(tx, name)
 
 
-def set_endpoint(engine: Engine, name: str, type_: str, value: str, *, actor: str) -> None:
-    """Set or replace where callbacks of a type go; types that the switch does not use are kept all the same."""
+def require_endpoint(type_: str, value: str, allowed: AllowedAddresses) -> None:
+    """Refuse with 3100 an address of callbacks that is internal, where it can be told before a look-up in the DNS."""
+    if type_.startswith(_CALLBACK_TYPES):
+        try:
+            allowed.require_literal(value)
+        except AddressRefused as error:
+            raise Refusal(ErrorCode.VALIDATION_ERROR, f"value: {error}") from None
+
+
+def set_endpoint(engine: Engine, name: str, type_: str, value: str, *, allowed: AllowedAddresses, actor: str) -> None:
+    """Set or replace where callbacks of a type go; types that the switch does not use are kept all the same.
+
+    Whatever stands here, the deliverer looks at every address before it connects; refusing it now is telling it early.
+    """
+    require_endpoint(type_, value, allowed)
     subject = f"participants/{name}/endpoints"
     with begin_act(engine, actor=actor, action="set_endpoint", subject=subject) as act:
         if not participants.lock_participant(act.tx, name):

@@ -15,6 +15,7 @@ from bulk_api_adapter.admin.participants import (
     list_participants,
     models_for,
     read_participant,
+    require_endpoint,
     set_endpoint,
 )
 from bulk_api_adapter.admin.settlement_models import add_settlement_model, list_settlement_models
@@ -22,6 +23,7 @@ from db.accounts import HUB_ACCOUNT_TYPES, POSITION, SETTLEMENT
 from db.reference_data import HUB_NAME
 from db.settlement_models import SettlementModel
 from domain.money import format_amount
+from schemas.callback_addresses import ANY_ADDRESS, AllowedAddresses
 
 ACTOR = "provision"
 
@@ -57,12 +59,15 @@ def provision_fsp(
     endpoints: Mapping[str, str],
     *,
     actor: str = ACTOR,
+    allowed: AllowedAddresses = ANY_ADDRESS,
 ) -> ParticipantDetails:
     """Make an FSP with its accounts, limit, funds and endpoints; what the hub lacks for it is made too.
 
     The amounts are counts of 1/10,000 (`domain.money`). A second call with the same values changes nothing; with another
-    cap it sets that, with other funds it brings those in as well.
+    cap it sets that, with other funds it brings those in as well. Endpoints may name any address unless `allowed` says less.
     """
+    for type_, value in endpoints.items():
+        require_endpoint(type_, value, allowed)
     provision_hub(engine, currency, actor=actor)
     known = {details.participant.name: details for details in list_participants(engine)}.get(name)
     if known is None or all(account.currency != currency for account in known.accounts):
@@ -82,5 +87,5 @@ def provision_fsp(
         order = FundsOrder(transfer_id, funds_in, currency, reason="provision", external_reference=ACTOR)
         bring_in(engine, name, account_id, order, actor=actor)
     for type_, value in endpoints.items():
-        set_endpoint(engine, name, type_, value, actor=actor)
+        set_endpoint(engine, name, type_, value, allowed=allowed, actor=actor)
     return read_participant(engine, name)

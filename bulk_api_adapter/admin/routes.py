@@ -10,8 +10,11 @@ POST          /participants/{name}/initialPositionAndLimits   currency, limit, i
 GET PUT       /participants/{name}/limits                     currency, limit
 GET           /participants/{name}/positions                  ?currency: one object instead of an array
 POST GET      /participants/{name}/endpoints                  type, value · ?type: one object instead of an array
+POST GET      /participants/{name}/keys                       key, kid?, validFrom?, validUntil? (ours, not Mojaloop's)
+PUT           /participants/{name}/keys/{id}                  isActive: false revokes it (ours)
 POST GET PUT  /settlementModels, /settlementModels/{name}
 GET           /ledgerAccountTypes
+GET           /transactions/{id}                              the transaction object of a transfer's ilpPacket
 """
 
 import re
@@ -23,7 +26,7 @@ from http import HTTPStatus
 
 from sqlalchemy import Engine
 
-from bulk_api_adapter.admin import answers, funds, limits, participants, settlement_models
+from bulk_api_adapter.admin import answers, funds, keys, limits, participants, settlement_models, transactions
 from bulk_api_adapter.admin.acts import NAME_PATTERN, account_not_found, participant_not_found, require_currency
 from bulk_api_adapter.admin.answers import Answer, answer
 from bulk_api_adapter.admin.bodies import Fields, read_body, uuid_of
@@ -33,6 +36,8 @@ from db.accounts import NET_DEBIT_CAP
 from db.settlement_models import SettlementModel
 from domain.fspiop_errors import ErrorCode
 from domain.funds import FundsAction
+from object_store.interface import ObjectStore
+from schemas.callback_addresses import AllowedAddresses
 from schemas.fspiop.errors import Refusal
 
 TEXT_LENGTH_MAX = 512
@@ -52,6 +57,8 @@ class AdminRequest:
     engine: Engine
     base_url: str
     actor: str
+    allowed: AllowedAddresses
+    object_store: ObjectStore | None
     path: Mapping[str, str]
     query: Mapping[str, str]
     raw_body: bytes
@@ -241,7 +248,7 @@ def post_endpoints(request: AdminRequest) -> Answer:
     if _ENDPOINT_TYPE.fullmatch(type_) is None:
         raise Refusal(ErrorCode.MALFORMED_SYNTAX, "type must be 1 to 128 of A-Z a-z 0-9 . _ -")
     value = request.body.text("value", length_max=ENDPOINT_LENGTH_MAX)
-    participants.set_endpoint(request.engine, request.name, type_, value, actor=request.actor)
+    participants.set_endpoint(request.engine, request.name, type_, value, allowed=request.allowed, actor=request.actor)
     return Answer(HTTPStatus.CREATED)
 
 
@@ -251,6 +258,33 @@ def get_endpoints(request: AdminRequest) -> Answer:
     if type_ is None:
         return answer(HTTPStatus.OK, answers.endpoints(found))
     return answer(HTTPStatus.OK, {"type": type_, "value": found[type_]} if type_ in found else {})
+
+
+def post_keys(request: AdminRequest) -> Answer:
+    body = request.body
+    key = keys.add_key(
+        request.engine,
+        request.name,
+        body.key("key"),
+        kid=body.text("kid", length_max=keys.KID_LENGTH_MAX) if body.has("kid") else None,
+        valid_from=body.instant("validFrom") if body.has("validFrom") else None,
+        valid_until=body.instant("validUntil") if body.has("validUntil") else None,
+        actor=request.actor,
+    )
+    return answer(HTTPStatus.CREATED, answers.key(key))
+
+
+def get_keys(request: AdminRequest) -> Answer:
+    return answer(HTTPStatus.OK, [answers.key(key) for key in keys.list_keys(request.engine, request.name)])
+
+
+def put_key(request: AdminRequest) -> Answer:
+    name, text = request.name, request.path["id"]
+    if _ACCOUNT_ID.fullmatch(text) is None:
+        raise Refusal(ErrorCode.ID_NOT_FOUND, f"Participant {name} has no key of that id")
+    if request.body.boolean("isActive"):
+        raise Refusal(ErrorCode.VALIDATION_ERROR, "isActive must be false: a revoked key stays revoked")
+    return answer(HTTPStatus.OK, answers.key(keys.revoke_key(request.engine, name, int(text), actor=request.actor)))
 
 
 def post_settlement_models(request: AdminRequest) -> Answer:
@@ -294,6 +328,11 @@ def get_ledger_account_types(_: AdminRequest) -> Answer:
     return answer(HTTPStatus.OK, answers.ledger_account_types())
 
 
+def get_transaction(request: AdminRequest) -> Answer:
+    transfer_id = uuid_of(request.path["id"], "id in the path")
+    return answer(HTTPStatus.OK, transactions.read_transaction(request.engine, request.object_store, transfer_id))
+
+
 # The first line that fits is taken, so what has a name of its own stands before {name}.
 ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("GET", "/participants/limits", get_limits_of_all),
@@ -312,9 +351,13 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("GET", "/participants/{name}/positions", get_positions),
     ("POST", "/participants/{name}/endpoints", post_endpoints),
     ("GET", "/participants/{name}/endpoints", get_endpoints),
+    ("POST", "/participants/{name}/keys", post_keys),
+    ("GET", "/participants/{name}/keys", get_keys),
+    ("PUT", "/participants/{name}/keys/{id}", put_key),
     ("POST", "/settlementModels", post_settlement_models),
     ("GET", "/settlementModels", get_settlement_models),
     ("GET", "/settlementModels/{name}", get_settlement_model),
     ("PUT", "/settlementModels/{name}", put_settlement_model),
     ("GET", "/ledgerAccountTypes", get_ledger_account_types),
+    ("GET", "/transactions/{id}", get_transaction),
 )

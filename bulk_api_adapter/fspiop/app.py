@@ -33,6 +33,7 @@ from bulk_api_adapter.fspiop.intake import Intake
 from bulk_api_adapter.fspiop.limits import EdgeLimits
 from bulk_api_adapter.fspiop.reception import Reception
 from bulk_api_adapter.fspiop.transfers import Transfers
+from bulk_api_adapter.metrics import HttpMetrics
 from object_store.interface import ObjectStore
 from stream.interface import Stream
 
@@ -93,6 +94,7 @@ def make_fspiop_app(
     for method, path, endpoint in routes:
         app.add_api_route(path, endpoint, methods=[method], response_model=None)
     answer_every_error(app)
+    HttpMetrics().install(app)
     return app
 
 

@@ -6,7 +6,10 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKey,
+    Identity,
+    Index,
     Integer,
+    LargeBinary,
     Numeric,
     SmallInteger,
     Table,
@@ -97,6 +100,23 @@ participant_position = Table(
     postgresql_with={"fillfactor": "20"},
 )
 
+# A row per account and transaction that moved money on it, written under the account's lock, so that the numbers stand in
+# the order of the locks: what the account held before and after, and what it could have been reserved up to. With the
+# positions in transfer_state_change this proves afterwards that nothing was reserved past cover or cap (db/verification.py).
+participant_position_change = Table(
+    "participant_position_change",
+    metadata,
+    Column("participant_position_change_id", BigInteger, Identity(), primary_key=True),
+    Column("participant_currency_id", Integer, nullable=False),
+    Column("value_before", AMOUNT, nullable=False),
+    Column("value", AMOUNT, nullable=False),
+    Column("reserved_value", AMOUNT, nullable=False),
+    # Minus the value of the SETTLEMENT account; and the net debit cap, if one was set.
+    Column("cover", AMOUNT, nullable=False),
+    Column("net_debit_cap", AMOUNT, nullable=True),
+    created_date(),
+)
+
 participant_limit = Table(
     "participant_limit",
     metadata,
@@ -121,6 +141,35 @@ participant_endpoint = Table(
     Column("type", Text, primary_key=True),
     Column("value", Text, nullable=False),
     Column("changed_date", INSTANT, nullable=False, server_default=func.now()),
+)
+
+# The public keys that a participant signs its requests with: several side by side while one replaces the other. A revoked
+# key stays, so that it cannot come back.
+participant_key = Table(
+    "participant_key",
+    metadata,
+    Column("participant_key_id", Integer, primary_key=True, autoincrement=True),
+    Column("participant_id", Integer, ForeignKey("participant.participant_id"), nullable=False),
+    Column("kid", Text, nullable=True),
+    Column("algorithm", Text, nullable=False),
+    # SubjectPublicKeyInfo in DER, and its SHA-256 in hex.
+    Column("public_key", LargeBinary, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("valid_from", INSTANT, nullable=False, server_default=func.now()),
+    Column("valid_until", INSTANT, nullable=True),
+    Column("revoked_date", INSTANT, nullable=True),
+    created_date(),
+    Column("created_by", Text, nullable=False),
+    CheckConstraint("algorithm IN ('RS256', 'ES256')", name="algorithm"),
+    CheckConstraint("valid_until > valid_from", name="valid_until"),
+    UniqueConstraint("participant_id", "fingerprint"),
+    Index(
+        "uq_participant_key_participant_id_kid",
+        "participant_id",
+        "kid",
+        unique=True,
+        postgresql_where=text("revoked_date IS NULL"),
+    ),
 )
 
 # Money that a participant brings in or takes out, at the hub's bank; a machine of its own, without cycles too.

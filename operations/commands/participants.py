@@ -3,9 +3,6 @@
 The acts are those of the admin app, each one transaction with its audit row; these commands do them without HTTP.
 """
 
-import getpass
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 from uuid import UUID, uuid4
 
@@ -18,15 +15,17 @@ from bulk_api_adapter.admin.participants import ParticipantDetails
 from bulk_api_adapter.admin.provision import provision_fsp
 from db.accounts import SETTLEMENT
 from domain.money import MalformedAmount, format_amount, parse_amount
-from operations.commands.database import DataFolder, connected
+from operations.commands.acting import acting
+from operations.commands.database import DataFolder
 from operations.commands.mistakes import Mistake
+from operations.commands.participant_keys import key
 from operations.printing import AsJson, console, print_json, print_table
 from operations.simulated_fsp import callback_endpoints
-from schemas.fspiop.errors import Refusal
 
 participant = typer.Typer(help="Participants: accounts, limits, funds, endpoints.", no_args_is_help=True)
 app = typer.Typer()
 app.add_typer(participant, name="participant")
+participant.add_typer(key, name="key")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The participant's name, its FSP id.")]
 Currency = Annotated[str, typer.Argument(metavar="CURRENCY", help="A code of ISO 4217.")]
@@ -45,17 +44,16 @@ def add(
 ) -> None:
     """A new participant, or a new currency for a known one; repeating it changes nothing."""
     cap, cover = _amount(net_debit_cap), _amount(funds_in)
-    with _acting(data_folder) as (engine, actor):
-        provision_fsp(
-            engine, name, currency, cap, cover, callback_endpoints(url.rstrip("/")) if url else {}, actor=actor
-        )
+    endpoints = callback_endpoints(url.rstrip("/")) if url else {}
+    with acting(data_folder) as (engine, actor, allowed):
+        provision_fsp(engine, name, currency, cap, cover, endpoints, actor=actor, allowed=allowed)
         _print_one(engine, name, as_json=as_json)
 
 
 @participant.command("list")
 def list_(data_folder: DataFolder = None, as_json: AsJson = False) -> None:
     """Every participant with its accounts."""
-    with _acting(data_folder) as (engine, _):
+    with acting(data_folder) as (engine, _, _):
         everybody = participants.list_participants(engine)
     if as_json:
         print_json([_facts(one) for one in everybody])
@@ -80,7 +78,7 @@ def list_(data_folder: DataFolder = None, as_json: AsJson = False) -> None:
 @participant.command()
 def show(name: Name, data_folder: DataFolder = None, as_json: AsJson = False) -> None:
     """One participant: accounts, limits and endpoints."""
-    with _acting(data_folder) as (engine, _):
+    with acting(data_folder) as (engine, _, _):
         _print_one(engine, name, as_json=as_json)
 
 
@@ -90,7 +88,7 @@ def limit(
 ) -> None:
     """Change how far its position may rise (NET_DEBIT_CAP); holds for the next reservation."""
     cap = _amount(amount)
-    with _acting(data_folder) as (engine, actor):
+    with acting(data_folder) as (engine, actor, _):
         limits.set_limit(engine, name, currency, cap, actor=actor)
         _print_one(engine, name, as_json=as_json)
 
@@ -104,9 +102,9 @@ def endpoint(
     as_json: AsJson = False,
 ) -> None:
     """Where its callbacks go: below a base URL, or one type of them."""
-    with _acting(data_folder) as (engine, actor):
+    with acting(data_folder) as (engine, actor, allowed):
         for one, value in ({type_: url} if type_ else callback_endpoints(url.rstrip("/"))).items():
-            participants.set_endpoint(engine, name, one, value, actor=actor)
+            participants.set_endpoint(engine, name, one, value, allowed=allowed, actor=actor)
         _print_one(engine, name, as_json=as_json)
 
 
@@ -121,7 +119,7 @@ def funds_in_(
 ) -> None:
     """Money came in at the hub's bank: its cover rises."""
     order = FundsOrder(transfer_id or uuid4(), _amount(amount), currency, reason="bulk-switch participant funds-in")
-    with _acting(data_folder) as (engine, actor):
+    with acting(data_folder) as (engine, actor, _):
         funds.funds_in(engine, name, _settlement_account(engine, name, currency), order, actor=actor)
         _print_one(engine, name, as_json=as_json)
 
@@ -132,7 +130,7 @@ def funds_out(
 ) -> None:
     """Money went out: reserved, then committed; refused where its position needs it as cover."""
     order = FundsOrder(uuid4(), _amount(amount), currency, reason="bulk-switch participant funds-out")
-    with _acting(data_folder) as (engine, actor):
+    with acting(data_folder) as (engine, actor, _):
         account_id = _settlement_account(engine, name, currency)
         funds.funds_out_reserve(engine, name, account_id, order, actor=actor)
         funds.funds_out_commit(engine, name, account_id, order.transfer_id, actor=actor)
@@ -152,19 +150,9 @@ def deactivate(name: Name, data_folder: DataFolder = None, as_json: AsJson = Fal
 
 
 def _set_active(name: str, data_folder: DataFolder, *, is_active: bool, as_json: bool) -> None:
-    with _acting(data_folder) as (engine, actor):
+    with acting(data_folder) as (engine, actor, _):
         participants.set_active(engine, name, is_active=is_active, actor=actor)
         _print_one(engine, name, as_json=as_json)
-
-
-@contextmanager
-def _acting(data_folder: DataFolder) -> Iterator[tuple[Engine, str]]:
-    """The database, and who acts: the person at this machine, for the audit."""
-    with connected(data_folder) as (_, engine):
-        try:
-            yield engine, f"bulk-switch {getpass.getuser()}"
-        except Refusal as refusal:
-            raise Mistake(str(refusal)) from None
 
 
 def _amount(text: str) -> int:

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from bulk_api_adapter.admin.app import make_admin_app
 from bulk_api_adapter.admin.provision import ACTOR
 from db.audit import Audit, read_audit
+from object_store.interface import ObjectStore
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,11 @@ class AdminClient:
 
 
 @contextmanager
-def admin_client(engine: Engine, *, token: str | None = None) -> Iterator[AdminClient]:
+def admin_client(
+    engine: Engine, *, token: str | None = None, object_store: ObjectStore | None = None
+) -> Iterator[AdminClient]:
     """A client of a fresh app; a bug in the app is raised here."""
-    app = make_admin_app(engine, token=token)
+    app = make_admin_app(engine, token=token, object_store=object_store)
     with asyncio.Runner() as runner:
         lifespan = app.router.lifespan_context(app)
         runner.run(lifespan.__aenter__())

@@ -17,12 +17,17 @@ from db.positions import lock_positions
 from tests.admin.client import AdminClient, account_id, admin_client, assert_refused, audit_of
 
 SWAGGER = Path(__file__).parents[2] / "../shared/fspiop/central-ledger-admin-swagger.json"
-# What the document has beyond the resources of reference §10, and what comes with a later issue.
+# What the document has beyond the resources of reference §10.
 NOT_OURS = {
     ("GET", "/enums"),
-    ("GET", "/metrics"),
     ("POST", "/ledgerAccountTypes"),
-    ("GET", "/transactions/{id}"),
+}
+
+# What the document does not have.
+OURS = {
+    ("POST", "/participants/{name}/keys"),
+    ("GET", "/participants/{name}/keys"),
+    ("PUT", "/participants/{name}/keys/{id}"),
 }
 
 
@@ -35,8 +40,8 @@ def swagger() -> Any:
 
 def test_every_resource_of_the_document_is_there(swagger: Any) -> None:
     wanted = {(method.upper(), path) for path, methods in swagger["paths"].items() for method in methods}
-    there = {(method, path) for method, path, _ in ROUTES} | {("GET", "/health")}
-    assert wanted - NOT_OURS == there
+    there = {(method, path) for method, path, _ in ROUTES} | {("GET", "/health"), ("GET", "/metrics")}
+    assert wanted - NOT_OURS == there - OURS
 
 
 def test_the_answer_whose_shape_the_document_gives_has_it(client: AdminClient, swagger: Any) -> None:
@@ -126,6 +131,26 @@ def test_health_says_when_it_started_and_that_the_database_answers(client: Admin
     assert health.json["status"] == "OK"
     assert health.json["services"] == [{"name": "datastore", "status": "OK"}]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]+\.\d{3}Z", health.json["startTime"])
+    assert re.fullmatch(r"\d+\.\d+\.\d+", health.json["versionNumber"])
+
+
+def test_metrics_count_requests_by_route_and_never_by_what_was_typed(engine: Engine) -> None:
+    with admin_client(engine, token="s3cret") as client:
+        for path in ("/participants/a1", "/participants/b2", "/nothing/c3"):
+            client.get(path)
+        client.send("BREW", "/participants/d4")
+        metrics = client.get("/metrics")
+    assert metrics.status == 200
+    assert metrics.headers["content-type"].startswith("text/plain; version=")
+    lines = metrics.content.decode().splitlines()
+    counts = sorted(line for line in lines if line.startswith("http_requests_total"))
+    assert counts == [
+        'http_requests_total{method="GET",route="/participants/{name}",status="401"} 2.0',
+        'http_requests_total{method="GET",route="unknown",status="404"} 1.0',
+        'http_requests_total{method="other",route="/participants/{name}",status="405"} 1.0',
+    ]
+    assert any(line.startswith("process_resident_memory_bytes ") for line in lines)
+    assert 'http_request_duration_seconds_count{method="GET",route="/participants/{name}"} 2.0' in lines
 
 
 def test_a_database_that_is_away_is_503() -> None:

@@ -235,21 +235,23 @@ def test_accounts_show_numbers_and_can_be_asked_for_by_currency(client: AdminCli
 def test_an_endpoint_is_set_and_set_again(client: AdminClient, engine: Engine, fsp: str) -> None:  # §11.8
     bulk = "FSPIOP_CALLBACK_URL_BULK_TRANSFER_PUT"
     for type_, value in (
-        (bulk, "http://localhost:1/bulkTransfers/{{id}}"),
+        (bulk, "http://payerfsp.example:1/bulkTransfers/{{id}}"),
         ("SETTLEMENT_TRANSFER_POSITION_CHANGE_EMAIL", "a@b.example"),
-        (bulk, "http://localhost:2/bulkTransfers/{{id}}"),
+        (bulk, "http://payerfsp.example:2/bulkTransfers/{{id}}"),
     ):
         answered = client.post(f"/participants/{fsp}/endpoints", {"type": type_, "value": value})
         assert (answered.status, answered.content) == (201, b"")
     assert client.get(f"/participants/{fsp}/endpoints").json == [
-        {"type": bulk, "value": "http://localhost:2/bulkTransfers/{{id}}"},
+        {"type": bulk, "value": "http://payerfsp.example:2/bulkTransfers/{{id}}"},
         {"type": "SETTLEMENT_TRANSFER_POSITION_CHANGE_EMAIL", "value": "a@b.example"},
     ]
-    assert client.get(f"/participants/{fsp}/endpoints?type={bulk}").json["value"].startswith("http://localhost:2")
+    assert (
+        client.get(f"/participants/{fsp}/endpoints?type={bulk}").json["value"].startswith("http://payerfsp.example:2")
+    )
     assert client.get(f"/participants/{fsp}/endpoints?type=NONE").json == {}
     last = audit_of(engine)[-1]
-    assert last.before == {bulk: "http://localhost:1/bulkTransfers/{{id}}"}
-    assert last.after == {bulk: "http://localhost:2/bulkTransfers/{{id}}"}
+    assert last.before == {bulk: "http://payerfsp.example:1/bulkTransfers/{{id}}"}
+    assert last.after == {bulk: "http://payerfsp.example:2/bulkTransfers/{{id}}"}
 
 
 def test_a_wrong_endpoint_is_refused_naming_the_field(client: AdminClient, fsp: str) -> None:

@@ -2,6 +2,7 @@
 
 import socket
 from dataclasses import replace
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -26,7 +27,7 @@ from tests.callbacks.receiver import OK, UNAVAILABLE, RawRequest, Receiver, answ
 from tests.fspiop_document import check_callback, requires_document
 
 
-def quick(**limits: int) -> DelivererSettings:
+def quick(**limits: Any) -> DelivererSettings:
     return replace(SETTINGS, client=replace(SETTINGS.client, **limits))
 
 

@@ -109,12 +109,14 @@ def test_a_forwarded_post_carries_an_accept_and_a_uri_without_a_name() -> None:
 
 def test_the_date_is_in_gmt_wherever_the_clock_stands() -> None:
     east = AT.astimezone(timezone(timedelta(hours=9)))
-    assert callback_headers(Resource.BULK_TRANSFERS, Callback.PUT, "Hub", "a", ID.bytes, east)["date"] == "Tue, 03 Nov 2026 07:05:09 GMT"
+    headers = callback_headers(Resource.BULK_TRANSFERS, Callback.PUT, "Hub", "a", ID.bytes, east)
+    assert headers["date"] == "Tue, 03 Nov 2026 07:05:09 GMT"
 
 
 @pytest.mark.parametrize("variable", ["{{id}}", "{{ID}}", "{{ id }}", "{{Id}}"])
 def test_the_bulk_stands_where_the_template_says(variable: str) -> None:
-    url = callback_url(Resource.BULK_TRANSFERS, Callback.PUT, "payerfsp", f"http://fsp:1/x/bulkTransfers/{variable}", ID.bytes)
+    template = f"http://fsp:1/x/bulkTransfers/{variable}"
+    url = callback_url(Resource.BULK_TRANSFERS, Callback.PUT, "payerfsp", template, ID.bytes)
     assert url == f"http://fsp:1/x/bulkTransfers/{ID}"
 
 
@@ -133,3 +135,22 @@ def test_an_endpoint_that_gives_no_address_is_named(callback: Callback, template
     with pytest.raises(UnusableEndpoint, match="payerfsp") as refusal:
         callback_url(Resource.BULK_TRANSFERS, callback, "payerfsp", template, ID.bytes)
     assert fault in str(refusal.value)
+
+
+TRANSFERS = Resource.TRANSFERS
+
+
+def test_a_single_transfers_callbacks_have_no_fsp_in_their_uri() -> None:  # reference §11.22
+    headers = callback_headers(TRANSFERS, Callback.PUT_ERROR, "Hub", "payerfsp", ID.bytes, AT)
+    assert headers["fspiop-uri"] == f"/transfers/{ID}/error"
+    assert headers["content-type"] == "application/vnd.interoperability.transfers+json;version=1.1"
+    assert (headers["fspiop-http-method"], "accept" in headers) == ("PUT", False)
+    patch = callback_headers(TRANSFERS, Callback.PATCH, "Hub", "payeefsp", ID.bytes, AT)
+    assert (patch["fspiop-http-method"], patch["fspiop-uri"]) == ("PATCH", f"/transfers/{ID}")
+
+
+def test_a_single_transfers_address_knows_its_own_variable() -> None:  # reference §11.8
+    template = "http://fsp:1/transfers/{{transferId}}"
+    assert callback_url(TRANSFERS, Callback.PATCH, "payeefsp", template, ID.bytes) == f"http://fsp:1/transfers/{ID}"
+    with pytest.raises(UnusableEndpoint, match=r"knows no variable but \{\{transferId\}\}"):
+        callback_url(TRANSFERS, Callback.PUT, "payeefsp", "http://fsp:1/transfers/{{id}}", ID.bytes)

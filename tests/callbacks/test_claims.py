@@ -10,12 +10,15 @@ from sqlalchemy import Connection, Engine, text
 from db.deliveries import (
     AttemptOutcome,
     ClaimedDelivery,
+    NewDelivery,
     claim_deliveries,
+    insert_deliveries,
     list_attempts,
     list_deliveries,
     record_outcomes,
     send_again,
 )
+from db.participants import set_endpoint
 from tests.callbacks.callback_rows import (
     add_participant,
     answer_to_get,
@@ -80,8 +83,39 @@ def test_a_claim_says_what_an_attempt_needs(engine: Engine) -> None:
     assert housed.endpoint == "http://payer:1/bulkTransfers/{{id}}"
     assert homeless.endpoint is None
     assert (housed.attempt, housed.attempts, housed.left_ms) == (1, 1, None)
+    assert housed.headers is not None
     assert housed.headers["fspiop-destination"] == "payerfsp"
     assert 0 <= housed.age_ms < 60_000
+
+
+def single(fsp: str, callback: str, content: str) -> NewDelivery:
+    kind = "FORWARD" if callback == "POST" else "FINAL"
+    return NewDelivery("transfers", uuid4(), fsp, kind, None, callback, content, {}, None)
+
+
+def test_single_transfers_and_bulks_of_an_fsp_take_turns(engine: Engine) -> None:  # BULK-133
+    add_participant(engine, "payerfsp")
+    write(engine, *(final("payerfsp", f"bulk/{number}") for number in range(5)))
+    with engine.begin() as tx:
+        insert_deliveries(tx, [single("payerfsp", "PUT", f"single/{number}") for number in range(5)])
+    # However long either queue is, the other is not kept out.
+    first = sorted(one.content.split("/")[0] for one in claim(engine, per_fsp_max=4).deliveries)
+    assert first == ["bulk", "bulk", "single", "single"]
+    left = [one.content.split("/")[0] for one in claim(engine, per_fsp_max=4, payerfsp=3).deliveries]
+    assert left == ["single"], "the one that is left comes to the single transfers"
+
+
+def test_a_patch_goes_to_puts_address_where_it_has_none_of_its_own(engine: Engine) -> None:  # reference §11.8
+    add_participant(engine, "payeefsp")
+    with engine.begin() as tx:
+        participant = tx.execute(text("SELECT participant_id FROM participant WHERE name = 'payeefsp'")).scalar_one()
+        set_endpoint(tx, participant, "FSPIOP_CALLBACK_URL_TRANSFER_PUT", "http://put")
+        insert_deliveries(tx, [single("payeefsp", "PATCH", "one")])
+    assert [one.endpoint for one in claim(engine).deliveries] == ["http://put"]
+    with engine.begin() as tx:
+        set_endpoint(tx, participant, "FSPIOP_CALLBACK_URL_TRANSFER_PATCH", "http://patch")
+        insert_deliveries(tx, [single("payeefsp", "PATCH", "two")])
+    assert [one.endpoint for one in claim(engine).deliveries] == ["http://patch"]
 
 
 def test_a_lease_keeps_others_away_and_ends(engine: Engine) -> None:

@@ -14,6 +14,7 @@ from typer.main import get_group
 
 from operations.command_line import app, main
 from schemas.fspiop.bodies import parse_post
+from tests.fspiop.signing import key_pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +91,16 @@ def test_a_participant_is_made_changed_and_shown(run: Run, database_url: str) ->
         *("participant", "add", "payerfsp", "USD", "--net-debit-cap", "1000.50", "--funds-in", "2000"),
         *("--url", "http://127.0.0.1:9/fsp", "--json"),
         **database,
+        BULK_SWITCH_CALLBACK_INTERNAL_ADDRESSES="loopback",
     )
     assert added.returncode == 0, added.stderr
     assert orjson.loads(added.stdout)["endpoints"] == {
         "FSPIOP_CALLBACK_URL_BULK_TRANSFER_POST": "http://127.0.0.1:9/fsp/bulkTransfers",
         "FSPIOP_CALLBACK_URL_BULK_TRANSFER_PUT": "http://127.0.0.1:9/fsp/bulkTransfers/{{id}}",
         "FSPIOP_CALLBACK_URL_BULK_TRANSFER_ERROR": "http://127.0.0.1:9/fsp/bulkTransfers/{{id}}/error",
+        "FSPIOP_CALLBACK_URL_TRANSFER_POST": "http://127.0.0.1:9/fsp/transfers",
+        "FSPIOP_CALLBACK_URL_TRANSFER_PUT": "http://127.0.0.1:9/fsp/transfers/{{transferId}}",
+        "FSPIOP_CALLBACK_URL_TRANSFER_ERROR": "http://127.0.0.1:9/fsp/transfers/{{transferId}}/error",
     }
 
     for arguments in (
@@ -114,6 +119,44 @@ def test_a_participant_is_made_changed_and_shown(run: Run, database_url: str) ->
     assert {one["type"]: one["value"] for one in shown["accounts"]} == {"POSITION": "0", "SETTLEMENT": "-2020"}
     everybody = orjson.loads(run("participant", "list", "--json", **database).stdout)
     assert [one["name"] for one in everybody] == ["Hub", "payerfsp"]
+
+
+def test_a_key_is_added_replaced_and_revoked(run: Run, database_url: str, tmp_path: Path) -> None:
+    database = {"BULK_SWITCH_DATABASE_URL": database_url}
+    assert run("participant", "add", "payerfsp", "USD", **database).returncode == 0
+    for name in ("old", "new"):
+        (tmp_path / f"{name}.pem").write_text(key_pair(name).public)
+    added = run("participant", "key", "add", "payerfsp", str(tmp_path / "old.pem"), "--kid", "2026", **database)
+    assert added.returncode == 0, added.stderr
+    assert "RS256" in added.stdout
+    until = ("--valid-until", "2099-01-01T00:00:00Z", "--json")
+    both = orjson.loads(
+        run("participant", "key", "add", "payerfsp", str(tmp_path / "new.pem"), *until, **database).stdout
+    )
+    assert [(one["kid"], one["valid_until"]) for one in both] == [("2026", None), (None, "2099-01-01T00:00:00Z")]
+    revoked = run("participant", "key", "revoke", "payerfsp", str(both[0]["key"]), "--json", **database)
+    assert [one["revoked_date"] is None for one in orjson.loads(revoked.stdout)] == [False, True]
+    assert run("participant", "key", "list", "payerfsp", "--json", **database).stdout == revoked.stdout
+
+
+def test_a_file_that_is_no_key_is_a_mistake(run: Run, database_url: str, tmp_path: Path) -> None:
+    database = {"BULK_SWITCH_DATABASE_URL": database_url}
+    run("participant", "add", "payerfsp", "USD", **database)
+    contents = {"text": b"nonsense", "bytes": b"\xff", "json": b"{", "jwk": b'{"kty":"oct"}', "long": b"x" * 70_000}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    for name in (*contents, "missing"):
+        done = run("participant", "key", "add", "payerfsp", str(tmp_path / name), **database)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), name
+
+
+def test_an_endpoint_inside_the_network_is_a_mistake(run: Run, database_url: str) -> None:
+    database = {"BULK_SWITCH_DATABASE_URL": database_url}
+    run("participant", "add", "payerfsp", "USD", **database)
+    for arguments in (("endpoint", "payerfsp", "http://10.0.0.1"), ("add", "other", "USD", "--url", "http://10.0.0.1")):
+        done = run("participant", *arguments, **database)
+        assert done.returncode == 1
+        assert "10.0.0.1 is internal and not in CALLBACK_INTERNAL_ADDRESSES" in done.stderr
 
 
 def test_tables_are_plain_text_where_nobody_watches(run: Run, database_url: str) -> None:
