@@ -26,7 +26,7 @@ _BARS: Mapping[str, tuple[ItemState, ...]] = {
 }
 
 _PHASES = {
-    "world": "the switch starts: database, topics, seven processes",
+    "world": "the switch starts: database, topics, all its processes",
     "provision": "two FSPs get accounts, limits, funds and endpoints",
     "post": "POST to 202: the request is kept, its reference published",
     "reserve": "checks and reservations, until the payee's POST is written down",
