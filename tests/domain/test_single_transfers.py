@@ -1,5 +1,7 @@
 """A single transfer's decisions: who may send it, what its answer does, who is told what, who may see it."""
 
+import base64
+import hashlib
 from typing import Any, NamedTuple
 
 import pytest
@@ -22,13 +24,21 @@ from domain.single_prepare import KnownTransfer, SinglePrepareFacts, SingleVerdi
 from domain.single_transfers import SingleTransfer, position_request, tellings
 from domain.states import TRANSFER_TRANSITIONS, FundsState, TransferState
 from domain.transfer_get import FundsToShow, TransferToShow, decide_transfer_get
-from tests.bulks import PAYEE, PAYER, STRANGER, condition_of, fulfilment_of
+
+PAYER, PAYEE, STRANGER = "payerfsp", "payeefsp", "strangerfsp"
+
+
+def text_of(value: bytes) -> str:
+    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
+
+
+PREIMAGE = hashlib.sha256(b"the secret").digest()
+FULFILMENT, CONDITION = text_of(PREIMAGE), text_of(hashlib.sha256(PREIMAGE).digest())
 
 NOW_MS = 1_800_000_000_000
 HORIZON_MS = 1_000_000
 HUB = "Hub"
 ID = bytes(16)
-ID_TEXT = "00000000-0000-0000-0000-000000000000"
 
 
 class Request(NamedTuple):
@@ -43,7 +53,7 @@ class Request(NamedTuple):
     payee_fsp: str = PAYEE
     currency: str = "USD"
     amount: str = "10"
-    condition: str = condition_of(ID_TEXT)
+    condition: str = CONDITION
     expiration_ms: int = NOW_MS + 10_000
     hash: bytes = b"h" * 32
 
@@ -163,15 +173,13 @@ class Answer(NamedTuple):
     transfer_id: bytes = ID
     request_id: bytes = b"a" * 16
     source: str = PAYEE
-    fulfilment: str | None = fulfilment_of(ID_TEXT)
+    fulfilment: str | None = FULFILMENT
     error_code: str | None = None
     error_description: str | None = None
     hash: bytes = b"f" * 32
 
 
 def single(state: TransferState = TransferState.RESERVED, reason: str = "prepare", **changes: Any) -> SingleTransfer:
-    from domain.prepare import decode_32_bytes
-
     values: dict[str, Any] = {
         "transfer_key": single_key(7),
         "transfer_id": ID,
@@ -180,7 +188,7 @@ def single(state: TransferState = TransferState.RESERVED, reason: str = "prepare
         "payee_fsp": PAYEE,
         "payer_account": 1,
         "payee_account": 2,
-        "condition": decode_32_bytes(condition_of(ID_TEXT)),
+        "condition": hashlib.sha256(PREIMAGE).digest(),
         "expiration_ms": NOW_MS + 1,
         "request_id": b"r" * 16,
         "state": state,
