@@ -255,6 +255,8 @@ _RECORD = text(
     attempted AS (
         INSERT INTO delivery_attempt (delivery_id, attempt, url, status, error, duration_ms)
         SELECT delivery_id, attempt, url, status, error, duration_ms FROM outcome
+        -- A deliverer that stood still for weeks may come back to a callback that retention has removed.
+        WHERE EXISTS (SELECT FROM delivery WHERE delivery.delivery_id = outcome.delivery_id)
         ON CONFLICT DO NOTHING
     )
     UPDATE delivery

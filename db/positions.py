@@ -39,10 +39,26 @@ _READ = text("""
     LEFT JOIN participant_limit l ON l.participant_currency_id = p.participant_currency_id AND l.type = 'NET_DEBIT_CAP'
     WHERE p.participant_currency_id = ANY(CAST(:accounts AS int[]))
 """)
+# The one statement that changes positions writes their history with it (db/tables/participants.py): under the locks, so
+# that the row's number is its place, and from the statement's snapshot, in which the value is still the one before.
 _WRITE = text("""
-    UPDATE participant_position AS p SET value = r.value, changed_date = now()
-    FROM json_to_recordset(CAST(:rows AS json)) AS r(account int, value numeric)
-    WHERE p.participant_currency_id = r.account
+    WITH wanted AS MATERIALIZED (
+        SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS r(account int, value numeric)
+    ), written AS (
+        UPDATE participant_position AS p SET value = wanted.value, changed_date = now()
+        FROM wanted WHERE p.participant_currency_id = wanted.account
+    )
+    INSERT INTO participant_position_change (participant_currency_id, value_before, value, reserved_value, cover,
+                                             net_debit_cap)
+    SELECT p.participant_currency_id, p.value, wanted.value, p.reserved_value, -coalesce(sp.value, 0), l.value
+    FROM wanted
+    JOIN participant_position p ON p.participant_currency_id = wanted.account
+    JOIN participant_currency a ON a.participant_currency_id = p.participant_currency_id
+    LEFT JOIN participant_currency s ON s.participant_id = a.participant_id AND s.currency_id = a.currency_id
+         AND s.ledger_account_type = 'SETTLEMENT'
+    LEFT JOIN participant_position sp ON sp.participant_currency_id = s.participant_currency_id
+    LEFT JOIN participant_limit l ON l.participant_currency_id = p.participant_currency_id AND l.type = 'NET_DEBIT_CAP'
+    ORDER BY p.participant_currency_id
 """)
 
 
@@ -75,6 +91,6 @@ def read_positions(tx: Connection, accounts: Sequence[int]) -> dict[int, Account
 
 
 def write_positions(tx: Connection, positions: Mapping[int, int]) -> None:
-    """Set the values of accounts that the caller has locked."""
+    """Set the values of accounts that the caller has locked, with a row of history for each."""
     rows = document({"account": account, "value": format_amount(value)} for account, value in positions.items())
     tx.execute(_WRITE, {"rows": rows})

@@ -10,13 +10,16 @@ from db.documents import document
 
 @dataclass(frozen=True, slots=True)
 class BulkResult:
-    """For one role (PAYER, PAYEE): the list that a GET shows, and the final callback (PUT or PUT_ERROR) with its body."""
+    """For one role (PAYER, PAYEE): the list that a GET shows, and the final callback (PUT or PUT_ERROR) with its body.
+
+    The contents are None once retention has removed them.
+    """
 
     bulk_key: int
     role: str
-    list_content: str
+    list_content: str | None
     callback: str
-    callback_content: str
+    callback_content: str | None
 
 
 _INSERT = text("""

@@ -59,7 +59,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PositionDecision:
-    """The steps in the order in which they were made, and the new value of every account that changed."""
+    """The steps in the order in which they were made, and what every account that money moved on holds afterwards."""
 
     steps: list[Step]
     positions: dict[int, int]
@@ -94,8 +94,8 @@ def decide_positions(
         else:
             steps.append(_credit(transfer, move, positions))
     steps += [_debit(transfer, accounts[_leg(transfer.payer_account)], positions, now_ms) for transfer in debits]
-    changed = {key: value for key, value in positions.items() if value != accounts[key].value}
-    return PositionDecision(steps, changed)
+    moved = {step.account_id: step.position for step in steps if step.position is not None}
+    return PositionDecision(steps, moved)
 
 
 def _leg(account_id: int | None) -> int:

@@ -63,6 +63,7 @@ from handlers.handler import Output
 from handlers.notices import notice, put_content_or_slow_down
 from handlers.requests import read_json, read_request
 from handlers.rounds import rounds
+from handlers.stored_answers import told_callback
 from object_store.interface import ObjectStore
 from schemas.fspiop.bodies import canonical_hash
 from schemas.fspiop.datetimes import parse_datetime_ms
@@ -200,14 +201,15 @@ class BulkFulfilHandler:
         for one in resent:
             assert one.bulk is not None
             result = results[one.bulk.bulk_key, Role.PAYEE.value]
+            callback, content = told_callback(self._store, result, one.bulk.state)
             message = one.incoming.message
             outputs.append(
                 notice(
                     BULK_FULFIL_DUPLICATE,
                     message.bulk_transfer_id,
                     message.source,
-                    result.callback,
-                    result.callback_content,
+                    callback,
+                    content,
                     request_id=message.request_id,
                 )
             )

@@ -57,6 +57,7 @@ from handlers.handler import Output
 from handlers.notices import notice, put_content_or_slow_down
 from handlers.requests import read_json, read_request
 from handlers.rounds import rounds
+from handlers.stored_answers import told_callback
 from object_store.interface import ObjectStore
 from schemas.fspiop.bodies import canonical_hash
 from schemas.fspiop.datetimes import parse_datetime_ms
@@ -228,21 +229,22 @@ class BulkPrepareHandler:
         return outputs
 
     def _resend(self, tx: Connection, resent: Sequence[_Decided]) -> list[Output]:
-        keys = {one.incoming.message.bulk_transfer_id: one.known.bulk_key for one in resent if one.known is not None}
-        if not keys:
+        known = {one.incoming.message.bulk_transfer_id: one.known for one in resent if one.known is not None}
+        if not known:
             return []
-        results = results_of(tx, list(keys.values()))
+        results = results_of(tx, [bulk.bulk_key for bulk in known.values()])
         outputs: list[Output] = []
         for one in resent:
             message = one.incoming.message
-            result = results[keys[message.bulk_transfer_id], Role.PAYER.value]
+            bulk = known[message.bulk_transfer_id]
+            callback, content = told_callback(self._store, results[bulk.bulk_key, Role.PAYER.value], bulk.state)
             outputs.append(
                 notice(
                     BULK_PREPARE_DUPLICATE,
                     message.bulk_transfer_id,
                     message.source,
-                    result.callback,
-                    result.callback_content,
+                    callback,
+                    content,
                     request_id=message.request_id,
                 )
             )

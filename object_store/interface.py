@@ -6,8 +6,14 @@ Keys are slash-separated text of [A-Za-z0-9._-]. Two kinds are used, and no othe
     content/<2 hex>/<64 hex>                bytes under their own SHA-256 (`content`)
 
 A request id is minted per HTTP request, so no resend, forgery or stranger's request touches another's object.
+
+How old an object is, is counted from its last `put`, by the store's own clock. What is deleted is deleted by age
+(`delete_older`), so that whoever puts the same key again in that very moment is never the loser. S3 can do all of it: PUT
+renews LastModified, ListObjectsV2 lists by prefix and start-after in key order with LastModified, and a DELETE of the
+version that was seen (versioning on) leaves a newer one alone.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -21,6 +27,14 @@ class ObjectStoreUnavailable(ObjectStoreError):
 
 class ObjectMissing(ObjectStoreError):
     """No object under this key."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object as a listing shows it; `put_ms` is when it was last put, in milliseconds since 1970."""
+
+    key: str
+    put_ms: int
 
 
 class ObjectStore(Protocol):
@@ -40,3 +54,21 @@ class ObjectStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Forget the object; no error when there is none."""
+
+    def put_ms(self, key: str) -> int | None:
+        """When the object was last put, in milliseconds since 1970; None when there is none. ObjectStoreUnavailable."""
+
+    def page(self, prefix: str, after: str, objects_max: int) -> list[StoredObject]:
+        """The first objects, in key order, whose keys begin with `prefix` (which ends with a slash) and come after `after`.
+
+        At most `objects_max`; fewer only at the end. Bounded memory for any number of objects. ObjectStoreUnavailable.
+        """
+
+    def delete_older(self, key: str, before_ms: int) -> bool:
+        """Forget the object unless it was put at `before_ms` or later, even in this moment; whether one was forgotten.
+
+        Raises ObjectStoreUnavailable.
+        """
+
+    def delete_unfinished(self, before_ms: int) -> int:
+        """Forget what puts that began before this time and never ended have left behind; how many there were."""

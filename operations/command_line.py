@@ -30,8 +30,12 @@ _MODULES = {
     "migrate": "worlds",
     "participant": "participants",
     "bulk": "bulks",
+    "transfer": "transfers",
     "delivery": "deliveries",
     "lag": "lags",
+    "dead-letters": "dead_letters",
+    "verify": "verifications",
+    "retention": "retentions",
     "simulate": "simulations",
 }
 

@@ -1,7 +1,8 @@
 """How commands answer: tables and plain lines for people, with `--json` one JSON document for programs."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -47,6 +48,16 @@ def clock(instant: datetime | None) -> str:
     if instant is None:
         return ""
     return instant.astimezone(UTC).isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")
+
+
+@contextmanager
+def progress_line(*, silent: bool) -> Iterator[Callable[[str], None]]:
+    """Shows how far a long work is: one line of a terminal, written over; nothing where nobody watches."""
+    if silent or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with Console(stderr=True).status("") as status:
+        yield status.update
 
 
 def _is_number(value: str) -> bool:

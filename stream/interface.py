@@ -144,6 +144,12 @@ class Stream(Protocol):
     def read(self, topic: str, partition: int, offset: int, records_max: int) -> list[Record]:
         """Look at records without belonging to a group (for operators and tests); may return fewer, [] at the end."""
 
+    def offset_from(self, topic: str, partition: int, timestamp_ms: int) -> int:
+        """The offset of the first record of this time or later, or the end (for operators and tests).
+
+        Exact as far as the producers' clocks agree: whoever needs more looks a little earlier.
+        """
+
     def trim(self, topic: str, partition: int, before_offset: int) -> None:
         """Forget the records before an offset, whoever still wants them (for operators and tests)."""
 

@@ -199,6 +199,21 @@ class KafkaStream:
         finally:
             reader.close()
 
+    def offset_from(self, topic: str, partition: int, timestamp_ms: int) -> int:
+        place = self._place(topic, partition, 0)
+        where = TopicPartition(place.topic, partition)
+
+        def ask() -> int:
+            found = self._admin().list_offsets(
+                {where: OffsetSpec.for_timestamp(timestamp_ms)}, request_timeout=self._request_timeout_s
+            )
+            offset: int = self._result(found[where], f"offset of {timestamp_ms} ms in {topic}/{partition}").offset
+            return offset
+
+        offset = self._patiently(ask)
+        # The broker says -1 when every record is older.
+        return self.end_offsets(topic)[partition] if offset < 0 else offset
+
     def trim(self, topic: str, partition: int, before_offset: int) -> None:
         where = self._place(topic, partition, before_offset)
 

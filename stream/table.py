@@ -194,6 +194,15 @@ class TableStream:
             rows = connection.execute(_READ, where).all()
         return [record_of(Partition(topic, partition), *row[1:]) for row in rows]
 
+    def offset_from(self, topic: str, partition: int, timestamp_ms: int) -> int:
+        # There is no index on the time, and none is needed: it grows with the offset.
+        low, high = self._partition_offsets(topic, partition)
+        while low < high:
+            middle = (low + high) // 2
+            [record] = self.read(topic, partition, middle, 1)
+            low, high = (low, middle) if record.timestamp_ms >= timestamp_ms else (middle + 1, high)
+        return low
+
     def trim(self, topic: str, partition: int, before_offset: int) -> None:
         end = self._partition_offsets(topic, partition)[1]
         if before_offset > end:

@@ -31,12 +31,14 @@ from db.tables.participants import (
     participant_key,
     participant_limit,
     participant_position,
+    participant_position_change,
     settlement_model,
 )
 from db.tables.pipeline import (
     delivery,
     delivery_attempt,
     handler_progress,
+    retention_horizon,
     stream_partition,
     stream_record,
     stream_topic,
@@ -80,6 +82,8 @@ __all__ = [
     "participant_key",
     "participant_limit",
     "participant_position",
+    "participant_position_change",
+    "retention_horizon",
     "settlement_model",
     "single_transfer",
     "single_transfer_fulfilment",

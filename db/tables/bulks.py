@@ -6,12 +6,14 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     SmallInteger,
     Table,
     Text,
     Uuid,
+    text,
 )
 
 from db.tables.metadata import INSTANT, created_date, metadata
@@ -67,8 +69,8 @@ bulk_transfer_error = Table(
     Column("bulk_key", BigInteger, ForeignKey("bulk_transfer.bulk_key"), primary_key=True, autoincrement=False),
     Column("error_code", Text, nullable=False),
     Column("error_description", Text, nullable=False),
-    # The callback's body, in the object store.
-    Column("content", Text, nullable=False),
+    # The callback's body, in the object store; empty once retention has removed it.
+    Column("content", Text, nullable=True),
     created_date(),
 )
 
@@ -104,16 +106,20 @@ bulk_transfer_fulfilment_duplicate_check = Table(
     Column("hash", LargeBinary, nullable=False),
 )
 
-# What each side was told at the end: the list that a GET shows, and the callback, which is the list or an error.
+# What each side was told at the end: the list that a GET shows, and the callback, which is the list or an error. Both
+# contents are empty once retention has removed them.
 bulk_transfer_result = Table(
     "bulk_transfer_result",
     metadata,
     Column("bulk_key", BigInteger, ForeignKey("bulk_transfer.bulk_key"), primary_key=True, autoincrement=False),
     Column("role", Text, primary_key=True),
-    Column("list_content", Text, nullable=False),
+    Column("list_content", Text, nullable=True),
     Column("callback", Text, nullable=False),
-    Column("callback_content", Text, nullable=False),
+    Column("callback_content", Text, nullable=True),
     created_date(),
     CheckConstraint("role IN ('PAYER', 'PAYEE')", name="role"),
     CheckConstraint("callback IN ('PUT', 'PUT_ERROR')", name="callback"),
+    CheckConstraint("(list_content IS NULL) = (callback_content IS NULL)", name="contents"),
+    # What retention has not come to yet, oldest first; a row leaves this index when its contents go.
+    Index("ix_bulk_transfer_result_kept", "bulk_key", postgresql_where=text("list_content IS NOT NULL")),
 )

@@ -101,6 +101,16 @@ delivery_attempt = Table(
     created_date(),
 )
 
+# What retention has removed: of this kind, everything that ended before this time may be gone.
+retention_horizon = Table(
+    "retention_horizon",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("horizon", INSTANT, nullable=False),
+    Column("changed_date", INSTANT, nullable=False, server_default=func.now()),
+    CheckConstraint("kind IN ('callbacks', 'objects')", name="kind"),
+)
+
 # The table stream (stream/table.py): topics for one machine.
 
 stream_topic = Table(

@@ -5,9 +5,12 @@ from typing import Annotated
 import typer
 
 from operations.bulk_story import BulkStory, Callback, read_bulk_story
-from operations.commands.database import DataFolder, bulk_transfer_id_of, connected
+from operations.commands.database import DataFolder, bulk_transfer_id_of, connected, transfer_id_of
 from operations.commands.mistakes import Mistake
+from operations.commands.whys import RecordsMax, tell_why
+from operations.message_search import RECORDS_MAX
 from operations.printing import AsJson, clock, console, print_json, print_table
+from operations.why import why_bulk, why_item
 
 bulk = typer.Typer(help="Look at bulks.", no_args_is_help=True)
 app = typer.Typer()
@@ -40,6 +43,35 @@ def show(
                 for one in story.items
             ),
         )
+
+
+@bulk.command()
+def why(
+    bulk_transfer_id: Annotated[str, typer.Argument(metavar="ID", help="The bulkTransferId.")],
+    transfer_id: Annotated[str | None, typer.Argument(metavar="[TRANSFER]", help="The transferId of one item.")] = None,
+    records_max: RecordsMax = RECORDS_MAX,
+    data_folder: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Everything that happened to a bulk, or to one transfer of it, and what it waits for or why it ended."""
+    wanted = bulk_transfer_id_of(bulk_transfer_id)
+    if transfer_id is None:
+        tell_why(
+            lambda tx: why_bulk(tx, wanted),
+            f"no bulk {wanted} (if its POST was answered with 202, bulk-prepare has not read it yet)",
+            data_folder=data_folder,
+            records_max=records_max,
+            as_json=as_json,
+        )
+        return
+    item = transfer_id_of(transfer_id)
+    tell_why(
+        lambda tx: why_item(tx, wanted, item),
+        f"no transfer {item} in bulk {wanted}",
+        data_folder=data_folder,
+        records_max=records_max,
+        as_json=as_json,
+    )
 
 
 def print_story(story: BulkStory) -> None:

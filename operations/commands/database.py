@@ -35,3 +35,11 @@ def bulk_transfer_id_of(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise Mistake(f"{text} is no bulkTransferId: a UUID is wanted") from None
+
+
+def transfer_id_of(text: str) -> UUID:
+    """Raises Mistake."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise Mistake(f"{text} is no transferId: a UUID is wanted") from None

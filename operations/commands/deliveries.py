@@ -4,8 +4,10 @@ from typing import Annotated
 
 import typer
 
+from db.audit import write_audit
 from db.deliveries import list_deliveries, send_again
 from domain.delivery import DeliveryState
+from operations.commands.acting import actor_name
 from operations.commands.database import DataFolder, bulk_transfer_id_of, connected
 from operations.commands.mistakes import Mistake
 from operations.printing import AsJson, clock, print_json, print_table
@@ -29,7 +31,7 @@ def list_(
     """Callbacks, newest first, with what became of the newest attempt of each."""
     bulk_transfer_id = None if bulk is None else bulk_transfer_id_of(bulk)
     with connected(data_folder) as (_, engine), engine.connect() as tx:
-        rows = list_deliveries(tx, rows_max=rows_max, state=state, fsp=fsp, bulk_transfer_id=bulk_transfer_id)
+        rows = list_deliveries(tx, rows_max=rows_max, state=state, fsp=fsp, entity_id=bulk_transfer_id)
     if as_json:
         print_json(rows)
         return
@@ -39,7 +41,7 @@ def list_(
         (
             (
                 one.delivery_id,
-                one.bulk_transfer_id,
+                one.entity_id,
                 one.fsp,
                 one.kind,
                 one.callback,
@@ -62,6 +64,15 @@ def send_again_(
     """Give dead callbacks a new budget of attempts; the same bytes are sent."""
     with connected(data_folder) as (_, engine), engine.begin() as tx:
         waiting = send_again(tx, delivery_ids)
+        for delivery_id in waiting:
+            write_audit(
+                tx,
+                actor=actor_name(),
+                action="send_callback_again",
+                subject=f"deliveries/{delivery_id}",
+                before={"state": DeliveryState.DEAD},
+                after={"state": DeliveryState.WAITING},
+            )
     left = sorted(set(delivery_ids) - set(waiting))
     if as_json:
         print_json({"waiting": waiting, "left": left})

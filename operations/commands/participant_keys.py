@@ -16,7 +16,7 @@ from db.keys import ParticipantKey
 from operations.commands.acting import acting
 from operations.commands.database import DataFolder
 from operations.commands.mistakes import Mistake
-from operations.printing import AsJson, print_json, print_table
+from operations.printing import AsJson, clock, print_json, print_table
 
 key = typer.Typer(help="Public keys, for checking signatures.", no_args_is_help=True)
 
@@ -95,8 +95,19 @@ def _print(name: str, found: Sequence[ParticipantKey], *, as_json: bool) -> None
         return
     print_table(
         f"Keys of {name}",
-        ("key", "kid", "algorithm", "SHA-256", "from", "until", "revoked"),
-        (tuple(_facts(one).values()) for one in found),
+        ("key", "kid", "algorithm", "SHA-256", "from (UTC)", "until", "revoked"),
+        (
+            (
+                one.participant_key_id,
+                one.kid,
+                one.algorithm,
+                one.fingerprint,
+                clock(one.valid_from),
+                clock(one.valid_until),
+                clock(one.revoked_date),
+            )
+            for one in found
+        ),
     )
 
 

@@ -18,7 +18,7 @@ app = typer.Typer()
 
 @app.command()
 def api() -> None:
-    """The FSPIOP resources: POST, GET, PUT and PUT /error of /bulkTransfers."""
+    """The FSPIOP resources: POST, GET, PUT and PUT /error of /bulkTransfers and /transfers."""
     settings = _process_settings()
     from operations.edge_process import run_fspiop
 

@@ -69,9 +69,7 @@ def transfer(
 ) -> None:
     """Print the body of a POST /transfers that a simulated payee can fulfil, with a new id."""
     try:
-        body = build_transfer(
-            payer_fsp, payee_fsp, amount=amount, currency=currency, expires_in_ms=expires_in_ms
-        ).body
+        body = build_transfer(payer_fsp, payee_fsp, amount=amount, currency=currency, expires_in_ms=expires_in_ms).body
     except MalformedAmount as error:
         raise Mistake(str(error)) from None
     typer.echo(body)

@@ -67,6 +67,9 @@ class MemoryStream:
     def read(self, topic: str, partition: int, offset: int, records_max: int) -> list[Record]:
         raise NotImplementedError("the edge reads nothing")
 
+    def offset_from(self, topic: str, partition: int, timestamp_ms: int) -> int:
+        raise NotImplementedError("the edge reads nothing")
+
     def trim(self, topic: str, partition: int, before_offset: int) -> None:
         raise NotImplementedError("the edge trims nothing")
 

@@ -1,5 +1,6 @@
 """A database in which bulks have ended in every way, and some have not ended: what operators' commands are tried on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -15,6 +16,7 @@ from object_store.folder import FolderObjectStore
 from schemas.topics import CATALOGUE
 from stream.interface import TopicDescription
 from stream.table import TableStream
+from tests import singles
 from tests.bulks import PAYEE, PAYER, answer, bulk, committed, item, provision, refused
 from tests.flows.test_expiry import end_by_time, expire
 from tests.pipeline import Pipeline
@@ -35,6 +37,8 @@ class AllOutcomes:
     expired_unreserved: Body
     accepted: Body
     pending: Body
+    single_open: Body
+    singles_ended: tuple[Body, ...]
 
     @property
     def ended(self) -> list[Body]:
@@ -81,6 +85,7 @@ def make_all_outcomes(pipeline: Pipeline) -> AllOutcomes:
     pipeline.put_error(error_of_payee["bulkTransferId"], error, source=PAYEE)
     pipeline.run()
 
+    singles_ended = _ended_singles(pipeline)
     expired_reserved = _posted(pipeline, [item("11"), item("12")])
     pipeline.held.add(TOPIC_TRANSFER_POSITION)
     expired_unreserved = _posted(pipeline, [item("13")])
@@ -97,6 +102,7 @@ def make_all_outcomes(pipeline: Pipeline) -> AllOutcomes:
     accepted = _posted(pipeline, [item("50")])
     pipeline.held.clear()
     pipeline.run()
+    single_open = _single(pipeline, "17")
     pipeline.held.add(TOPIC_TRANSFER_POSITION)
     pending = _posted(pipeline, [item("15"), item("1", currency="EUR")])
     return AllOutcomes(
@@ -109,7 +115,33 @@ def make_all_outcomes(pipeline: Pipeline) -> AllOutcomes:
         expired_unreserved,
         accepted,
         pending,
+        single_open,
+        singles_ended,
     )
+
+
+def _ended_singles(pipeline: Pipeline) -> tuple[Body, ...]:
+    """Committed, committed after RESERVED, refused, wrongly fulfilled after RESERVED, invalid; the last expires later."""
+    answers: list[Callable[[Body], Body]] = [
+        singles.fulfilled,
+        lambda body: singles.fulfilled(body, "RESERVED"),
+        lambda body: singles.failed(),
+        lambda body: singles.fulfilled(body, "RESERVED") | {"fulfilment": "A" * 43},
+    ]
+    ended = [_single(pipeline, "21", say) for say in answers]
+    ended.append(_single(pipeline, "22", currency="EUR"))
+    ended.append(_single(pipeline, "23"))
+    return tuple(ended)
+
+
+def _single(pipeline: Pipeline, amount: str, say: Callable[[Body], Body] | None = None, **extra: Any) -> Body:
+    body = singles.transfer(amount, now_ms=pipeline.now(), **extra)
+    singles.post(pipeline, body)
+    pipeline.run()
+    if say is not None:
+        singles.put(pipeline, body["transferId"], say(body))
+        pipeline.run()
+    return body
 
 
 def _posted(pipeline: Pipeline, items: list[Body]) -> Body:

@@ -78,7 +78,8 @@ def test_an_option_that_does_not_exist_is_a_mistake(run: Run) -> None:
 
 def test_the_commands_are_those_of_the_manual() -> None:
     assert {" ".join(path) for path in _commands()} >= {
-        "up", "demo", "api", "admin", "handler", "deliver", "migrate", "lag", "bulk show",
+        "up", "demo", "api", "admin", "handler", "deliver", "migrate", "lag", "bulk show", "bulk why", "transfer why",
+        "verify", "retention", "dead-letters list", "dead-letters show", "dead-letters send-again",
         "delivery list", "delivery send-again", "simulate payer", "simulate payee", "simulate bulk",
         "participant add", "participant list", "participant show", "participant limit", "participant endpoint",
         "participant funds-in", "participant funds-out", "participant activate", "participant deactivate",

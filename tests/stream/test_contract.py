@@ -133,6 +133,24 @@ def test_a_trimmed_log_begins_where_it_was_cut(stream: Stream) -> None:
     assert (after.offset, after.value) == (10, b"after")
 
 
+def test_records_are_found_by_their_time(stream: Stream) -> None:
+    make_topic(stream, 1)
+    times = []
+    with closing(stream.producer()) as producer:
+        for number in range(5):
+            producer.produce([NewRecord(TOPIC, b"k", b"%d" % number)])
+            producer.wait_for_acks(ACKS_WAIT_MS)
+            [record] = stream.read(TOPIC, 0, number, 1)
+            times.append(record.timestamp_ms)
+            while time.time_ns() // 1_000_000 <= times[-1]:
+                pass
+    assert [stream.offset_from(TOPIC, 0, timestamp) for timestamp in times] == [0, 1, 2, 3, 4]
+    assert [stream.offset_from(TOPIC, 0, timestamp + 1) for timestamp in times] == [1, 2, 3, 4, 5]
+    assert stream.offset_from(TOPIC, 0, 0) == 0
+    stream.trim(TOPIC, 0, 2)
+    assert stream.offset_from(TOPIC, 0, 0) == 2
+
+
 def test_a_topic_that_was_not_made_is_refused_everywhere(stream: Stream, readers: Readers) -> None:
     make_topic(stream, 1)
     reader = readers.of(stream, "unknown")
