@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, text
 
 from db.documents import document, hex_bytes, int_array, uuid_array
-from db.transfers import NewTransfer, insert_transfers
-from domain.fspiop_errors import FspiopError
+from db.transfers import NewTransfer, error_of, insert_transfers
 from domain.identifiers import ITEMS_PER_BULK, id_text, single_key
 from domain.single_transfers import SingleTransfer
 from domain.states import FundsState, TransferState
@@ -29,10 +28,6 @@ _BY_ID = text(_SELECT + "WHERE t.transfer_id = ANY(CAST(:ids AS uuid[]))")
 _BY_KEY = text(_SELECT + "WHERE t.transfer_key = ANY(CAST(:keys AS bigint[]))")
 
 
-def _error(code: str | None, description: str | None) -> FspiopError | None:
-    return None if code is None or description is None else FspiopError(code, description)
-
-
 def _single(row: Any) -> SingleTransfer:
     return SingleTransfer(
         transfer_key=row[0],
@@ -47,7 +42,7 @@ def _single(row: Any) -> SingleTransfer:
         request_id=row[9],
         state=TransferState(row[10]),
         reason=row[11],
-        error=_error(row[12], row[13]),
+        error=error_of(row[12], row[13]),
         fulfil_request_id=row[14],
         fulfil_hash=row[15],
         completed_timestamp=row[16],
@@ -194,7 +189,7 @@ def transfers_to_show(tx: Connection, ids: Sequence[bytes]) -> dict[bytes, Trans
     """What a GET may show of the transfers under these ids, single ones and items of bulks."""
     return {
         transfer_id: TransferToShow(
-            payer, payee, TransferState(state), _error(code, description), fulfilment, completed, was_forwarded
+            payer, payee, TransferState(state), error_of(code, description), fulfilment, completed, was_forwarded
         )
         for transfer_id, payer, payee, state, code, description, fulfilment, completed, was_forwarded in tx.execute(
             _TO_SHOW, {"ids": uuid_array(ids), "items_per_bulk": ITEMS_PER_BULK}

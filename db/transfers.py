@@ -120,12 +120,13 @@ _ITEMS_OF = text("""
 def items_of(tx: Connection, bulks: Mapping[int, int]) -> list[ItemRow]:
     """All items of these bulks in the order of their requests; `bulks` maps bulk keys to item counts."""
     return [
-        ItemRow(key, transfer_id, _ITEM_STATE[state], _error(code, description), fulfilment)
+        ItemRow(key, transfer_id, _ITEM_STATE[state], error_of(code, description), fulfilment)
         for key, transfer_id, state, code, description, fulfilment in tx.execute(_ITEMS_OF, _ranges(bulks)).all()
     ]
 
 
-def _error(code: str | None, description: str | None) -> FspiopError | None:
+def error_of(code: str | None, description: str | None) -> FspiopError | None:
+    """The error behind its two columns, which are both empty where there is none."""
     return None if code is None or description is None else FspiopError(code, description)
 
 
@@ -165,7 +166,7 @@ def open_items_of(tx: Connection, bulks: Mapping[int, int]) -> list[OpenItemRow]
             _ITEM_STATE[item_state],
             None if state is None else _TRANSFER_STATE[state],
             reason,
-            _error(code, description),
+            error_of(code, description),
             payer,
             payee,
         )
@@ -288,7 +289,7 @@ def transfers_by_key(tx: Connection, keys: Sequence[int]) -> dict[int, Transfer]
             expiration_ms,
             None if item is None else _ITEM_STATE[item],
             reason,
-            _error(code, text_),
+            error_of(code, text_),
         )
     return rows
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from domain.combinations import ERROR, SUCCESS
 from domain.fspiop_errors import ErrorCode, FspiopError
-from domain.states import BULK_TRANSITIONS, ITEM_TRANSITIONS, BulkState, ItemState, TransferState, require_step
+from domain.states import ITEM_TRANSITIONS, BulkState, ItemState, TransferState, require_step
 
 # (action, status) of a message on topic-bulk-processing → what it makes of its item (BULK-62…81).
 ITEM_STATE_AFTER: Mapping[tuple[str, str], ItemState] = {
@@ -119,8 +119,8 @@ def decide_bulk(tally: BulkTally) -> BulkStep | None:
 
 
 def _next_state(tally: BulkTally) -> BulkState | None:
-    received = tally.items.get(ItemState.RECEIVED, 0)
-    accepted = tally.items.get(ItemState.ACCEPTED, 0)
+    received = tally.items.get(ItemState.RECEIVED)
+    accepted = tally.items.get(ItemState.ACCEPTED)
     match tally.state:
         case BulkState.PENDING_PREPARE:
             if received:
@@ -131,21 +131,20 @@ def _next_state(tally: BulkTally) -> BulkState | None:
             return BulkState.PENDING_FULFIL if accepted else _ended(tally)
         case BulkState.EXPIRING:
             return None if received or accepted else _ended(tally)
-        case _:
-            assert tally.state in BULK_TRANSITIONS
-            return None
+    # No news moves a bulk whose items have not been told yet, that waits for the payee, or that has ended.
+    return None
 
 
 def _ended(tally: BulkTally) -> BulkState:
-    if tally.fulfil_outcome is FulfilOutcome.INVALID and not tally.items.get(ItemState.COMPLETED, 0):
-        return BulkState.INVALID
-    if tally.items.get(ItemState.COMPLETED, 0):
+    if tally.items.get(ItemState.COMPLETED):
         return BulkState.COMPLETED
+    if tally.fulfil_outcome is FulfilOutcome.INVALID:
+        return BulkState.INVALID
     return _without_commit(tally)
 
 
 def _without_commit(tally: BulkTally) -> BulkState:
-    if tally.items.get(ItemState.EXPIRED, 0) or tally.expired_errors:
+    if tally.items.get(ItemState.EXPIRED) or tally.expired_errors:
         return BulkState.EXPIRED
     return BulkState.REJECTED
 

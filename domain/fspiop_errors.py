@@ -77,6 +77,11 @@ SOURCE_IS_NOT_PAYER = fspiop_error(ErrorCode.VALIDATION_ERROR, "FSPIOP-Source he
 INVALID_FULFILMENT = fspiop_error(ErrorCode.VALIDATION_ERROR, "invalid fulfilment")
 
 
+def source_inactive(name: str) -> FspiopError:
+    """To a sender that takes no part any more, whatever it asks for: it learns nothing of what it asked about."""
+    return fspiop_error(ErrorCode.VALIDATION_ERROR, f"Participant {name} is inactive")
+
+
 def payee_not_found(name: str) -> FspiopError:
     return fspiop_error(ErrorCode.PAYEE_FSP_NOT_FOUND, f"Participant {name} not found")
 

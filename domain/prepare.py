@@ -194,10 +194,10 @@ def decode_32_bytes(text: str) -> bytes | None:
     if len(text) != CONDITION_CHARACTERS:
         return None
     try:
-        value = base64.b64decode(text + "=", altchars="-_", validate=True)
+        value = base64.urlsafe_b64decode(text + "=")
     except ValueError:
         return None
-    # Padding of the sender's own makes it shorter.
+    # A character of no value, or padding of the sender's own, makes it shorter.
     return value if len(value) == CONDITION_BYTES else None
 
 

@@ -2,7 +2,7 @@
 
 Checks, in this order (architecture §6, reference §11.23–25); nothing is written before they have been passed:
 
-    1  the sender is a participant: else nothing, there is nobody to answer
+    1  the sender is a participant: else nothing, there is nobody to answer; and active (3100)
     2  a single transfer stands under the id, it was forwarded, and the sender is its payee: else 3208 (a member of a bulk is
        fulfilled as a bulk)
     3  answered before: by this very request → nothing; by the same body → the outcome once more, or nothing while the
@@ -18,7 +18,13 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from domain.combinations import SINGLE_ABORT, SINGLE_RESERVE
-from domain.fspiop_errors import INVALID_FULFILMENT, MODIFIED_REQUEST, TRANSFER_NOT_FOUND, FspiopError
+from domain.fspiop_errors import (
+    INVALID_FULFILMENT,
+    MODIFIED_REQUEST,
+    TRANSFER_NOT_FOUND,
+    FspiopError,
+    source_inactive,
+)
 from domain.prepare import decode_32_bytes
 from domain.single_transfers import (
     NEVER_FORWARDED,
@@ -77,9 +83,9 @@ class JudgedAnswer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SingleFulfilFacts:
-    """`participants`: those of the senders that are known; `singles` by transferId."""
+    """`participants` maps those of the senders that are known to whether they are active; `singles` by transferId."""
 
-    participants: frozenset[str]
+    participants: Mapping[str, bool]
     singles: Mapping[bytes, SingleTransfer]
     now_ms: int
 
@@ -103,6 +109,8 @@ def decide_single_fulfil(answers: Sequence[SingleAnswer], facts: SingleFulfilFac
 def _decide(answer: SingleAnswer, single: SingleTransfer | None, facts: SingleFulfilFacts) -> JudgedAnswer:
     if answer.source not in facts.participants:
         return JudgedAnswer(answer, AnswerVerdict.IGNORE)
+    if not facts.participants[answer.source]:
+        return JudgedAnswer(answer, AnswerVerdict.REFUSE, source_inactive(answer.source))
     if single is None or answer.source != single.payee_fsp or single.state in NEVER_FORWARDED:
         return JudgedAnswer(answer, AnswerVerdict.REFUSE, TRANSFER_NOT_FOUND)
     if single.fulfil_request_id is not None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from domain.fspiop_errors import MODIFIED_REQUEST, SOURCE_IS_NOT_PAYER, ErrorCode, FspiopError, fspiop_error
+from domain.fspiop_errors import MODIFIED_REQUEST, SOURCE_IS_NOT_PAYER, FspiopError, source_inactive
 from domain.parties import expiration_refusal, parties_refusal
 from domain.prepare import AccountFact, JudgedTerms, TransferTerms, judge_terms
 
@@ -122,7 +122,7 @@ def _decide(
             request.destination,
             facts.participants,
             facts.hub_name,
-            inactive=_payee_inactive,
+            inactive=source_inactive,
         )
         or terms.error
     )
@@ -136,8 +136,3 @@ def _seen_before(request: SingleToPrepare, before: KnownTransfer) -> PreparedSin
     if before.hash != request.hash or before.payer_fsp != request.source:
         return PreparedSingle(request, SingleVerdict.REFUSE, MODIFIED_REQUEST)
     return PreparedSingle(request, SingleVerdict.RESEND if before.has_ended else SingleVerdict.IGNORE)
-
-
-def _payee_inactive(name: str) -> FspiopError:
-    """Of a single transfer clients expect 3100 where a bulk has 3203 (reference §11.26)."""
-    return fspiop_error(ErrorCode.VALIDATION_ERROR, f"Participant {name} is inactive")

@@ -140,10 +140,23 @@ class BulkFulfilHandler:
         bulks = bulks_by_id(tx, ids)
         waiting = {bulk.bulk_key: bulk.item_count for bulk in bulks.values() if bulk.state is BulkState.ACCEPTED}
         forwarded = _forwarded(items_of(tx, waiting) if waiting else ())
-        return [self._decide_one(one, bulks.get(one.message.bulk_transfer_id), forwarded) for one in incoming]
+        return [
+            self._decide_one(
+                one,
+                bulks.get(one.message.bulk_transfer_id),
+                forwarded,
+                source_is_active=participants[one.message.source].is_active,
+            )
+            for one in incoming
+        ]
 
     def _decide_one(
-        self, one: _Incoming, bulk: BulkRow | None, forwarded: Mapping[int, Mapping[bytes, int]]
+        self,
+        one: _Incoming,
+        bulk: BulkRow | None,
+        forwarded: Mapping[int, Mapping[bytes, int]],
+        *,
+        source_is_active: bool,
     ) -> _Decided:
         known = None
         if bulk is not None:
@@ -155,7 +168,9 @@ class BulkFulfilHandler:
                 forwarded.get(bulk.bulk_key, {}),
             )
         message = one.message
-        facts = FulfilFacts(message.request_id, message.source, message.received_at_ms, one.request, known)
+        facts = FulfilFacts(
+            message.request_id, message.source, message.received_at_ms, one.request, known, source_is_active
+        )
         return _Decided(one, bulk, decide_bulk_fulfil(facts, self._rules))
 
     def _save(self, tx: Connection, decided: Sequence[_Decided]) -> list[Output]:

@@ -1,7 +1,8 @@
 """bulk-get: a GET /bulkTransfers/{ID} is answered by a PUT or a PUT /error, by who asks and how far the bulk is.
 
 Consumes    topic-bulk-get: BulkGet
-Refuses     3210 to whoever is neither payer nor payee, and for an id that is not known (domain/bulk_get.py)
+Refuses     3100 to a sender that is inactive; 3210 to whoever is neither payer nor payee, and for an id that is not known
+            (domain/bulk_get.py)
 Changes     nothing
 Emits       the answer (bulk-get success or error)
 
@@ -26,7 +27,7 @@ from domain.combinations import (
     TOPIC_BULK_PREPARE,
     require_all_known,
 )
-from domain.fspiop_errors import BULK_NOT_FOUND
+from domain.fspiop_errors import BULK_NOT_FOUND, FspiopError, source_inactive
 from domain.identifiers import bulk_key_of
 from domain.states import BULK_API_STATES, FORWARDED_ITEM_STATES
 from handlers.handler import Output
@@ -60,7 +61,8 @@ class BulkGetHandler:
         require_all_known(self.topic, messages)
         participants = participants_by_name(tx, {message.source for message in messages})
         # Whoever is no participant has no endpoint, so there is nobody to answer.
-        asked = [message for message in messages if message.source in participants]
+        inactive = [one for one in messages if one.source in participants and not participants[one.source].is_active]
+        asked = [one for one in messages if one.source in participants and participants[one.source].is_active]
         bulks = bulks_by_id(tx, [message.bulk_transfer_id for message in asked])
         all_known = all(message.bulk_transfer_id in bulks for message in asked)
         read_ms = {} if all_known else read_times_ms(tx, _BULK_PREPARE, TOPIC_BULK_PREPARE)
@@ -68,7 +70,8 @@ class BulkGetHandler:
         keys = {bulk.bulk_key: bulk.item_count for bulk in bulks.values()}
         results = results_of(tx, list(keys)) if any(view.view is View.RESULT for view in views) else {}
         items = items_of(tx, keys) if any(view.view is View.ITEMS for view in views) else ()
-        return [
+        refused = [self._refuse(message, source_inactive(message.source)) for message in inactive]
+        return refused + [
             self._answer(message, view, bulks.get(message.bulk_transfer_id), results, items)
             for message, view in zip(asked, views, strict=True)
         ]
@@ -104,18 +107,21 @@ class BulkGetHandler:
         items: Sequence[ItemRow],
     ) -> Output:
         if view.view is View.NOT_FOUND:
-            content = put_content_or_slow_down(self._store, error_body(BULK_NOT_FOUND))
-            return notice(
-                BULK_GET_ERROR,
-                message.bulk_transfer_id,
-                message.source,
-                "PUT_ERROR",
-                content,
-                request_id=message.request_id,
-            )
+            return self._refuse(message, BULK_NOT_FOUND)
         content = self._content(view, bulk, results, items)
         return notice(
             BULK_GET_ANSWER, message.bulk_transfer_id, message.source, "PUT", content, request_id=message.request_id
+        )
+
+    def _refuse(self, message: BulkGet, error: FspiopError) -> Output:
+        content = put_content_or_slow_down(self._store, error_body(error))
+        return notice(
+            BULK_GET_ERROR,
+            message.bulk_transfer_id,
+            message.source,
+            "PUT_ERROR",
+            content,
+            request_id=message.request_id,
         )
 
     def _content(

@@ -47,8 +47,9 @@ class SingleFulfilHandler:
 
     def handle(self, tx: Connection, messages: Sequence[SingleFulfil]) -> list[Output]:
         require_all_known(self.topic, messages)
+        senders = {message.source for message in messages}
         facts = SingleFulfilFacts(
-            participants=frozenset(participants_by_name(tx, {message.source for message in messages})),
+            participants={name: one.is_active for name, one in participants_by_name(tx, senders).items()},
             singles=singles_by_id(tx, [message.transfer_id for message in messages]),
             now_ms=now_ms(tx),
         )

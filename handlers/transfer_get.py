@@ -1,7 +1,8 @@
 """transfer-get: a GET /transfers/{ID} is answered by a PUT or a PUT /error, by who asks and how far the transfer is.
 
 Consumes    topic-transfer-get: TransferGet
-Refuses     3208 for an id that is not known, 3000 to whoever is neither payer nor payee (domain/transfer_get.py)
+Refuses     3100 to a sender that is inactive; 3208 for an id that is not known, 3000 to whoever is neither payer nor payee
+            (domain/transfer_get.py)
 Changes     nothing
 Emits       the answer (get success or error), by single-notification
 
@@ -23,6 +24,7 @@ from domain.combinations import (
     TRANSFER_GET_ERROR,
     require_all_known,
 )
+from domain.fspiop_errors import source_inactive
 from domain.transfer_get import TransferView, decide_transfer_get
 from handlers.handler import Output
 from handlers.single_news import view_answer
@@ -60,6 +62,9 @@ class TransferGetHandler:
         read_ms = read_times_ms(tx, _SINGLE_PREPARE, TOPIC_SINGLE_PREPARE) if missing else {}
         outputs = []
         for message in asked:
+            if not participants[message.source].is_active:
+                outputs.append(_answer(message, TransferView(error=source_inactive(message.source))))
+                continue
             transfer, fund = transfers.get(message.transfer_id), funds.get(message.transfer_id)
             unread = transfer is None and fund is None and self._unread(message, read_ms)
             view = decide_transfer_get(message.source, transfer, fund, unread_request_of_source=unread)

@@ -23,7 +23,6 @@ from domain.combinations import (
     BULK_GET,
     BULK_PREPARE,
     TOPIC_NOTIFICATION,
-    TOPIC_SINGLE_NOTIFICATION,
 )
 from domain.identifiers import id_bytes, id_text
 from handlers.bulk_fulfil import BulkFulfilHandler

@@ -243,3 +243,10 @@ def test_who_is_shown_what(source: str, state: BulkState, *, accepted: bool, vie
 def test_an_unknown_bulk_is_received_for_its_sender_alone() -> None:
     assert decide_bulk_get("payer", None, unread_request_of_source=True).state is BulkState.RECEIVED
     assert decide_bulk_get("payer", None, unread_request_of_source=False).view is View.NOT_FOUND
+
+
+def test_an_inactive_sender_of_a_fulfil_learns_that_and_nothing_else() -> None:  # D12
+    for bulk in (BULK, None):
+        decided = decide_bulk_fulfil(fulfil_with(bulk=bulk, source_is_active=False), FulfilRules())
+        assert decided.verdict is FulfilVerdict.ANSWER_ERROR
+        assert decided.error == FspiopError("3100", "Generic validation error - Participant payee is inactive")

@@ -71,6 +71,7 @@ def prepare_facts(**changes: Any) -> SinglePrepareFacts:
 
 def prepared(request: Request, **changes: Any) -> tuple[SingleVerdict, FspiopError | None]:
     [one] = decide_single_prepare([request], prepare_facts(**changes), HORIZON_MS)
+    assert one.request is request
     assert (one.terms is not None) is (one.verdict in (SingleVerdict.VALID, SingleVerdict.INVALID))
     return one.verdict, one.error
 
@@ -116,6 +117,9 @@ def test_of_two_requests_with_one_id_in_a_batch_the_first_has_it() -> None:
     invalid = Request(amount="0.00001")
     decided = decide_single_prepare([invalid, invalid._replace(request_id=b"t" * 16)], prepare_facts(), HORIZON_MS)
     assert [one.verdict for one in decided] == [SingleVerdict.INVALID, SingleVerdict.RESEND]
+    # The very same request once more is a repeat of the record, not of the sender.
+    decided = decide_single_prepare([invalid, invalid], prepare_facts(), HORIZON_MS)
+    assert [one.verdict for one in decided] == [SingleVerdict.INVALID, SingleVerdict.IGNORE]
 
 
 @pytest.mark.parametrize(
@@ -206,8 +210,12 @@ def answered(
     answer: Answer, one: SingleTransfer | None, now_ms: int = NOW_MS
 ) -> tuple[AnswerVerdict, TransferState | None, str, FspiopError | None]:
     singles = {} if one is None else {ID: one}
-    facts = SingleFulfilFacts(frozenset({PAYER, PAYEE, STRANGER}), singles, now_ms)
+    facts = SingleFulfilFacts({PAYER: True, PAYEE: True, STRANGER: True, "inactivefsp": False}, singles, now_ms)
     [judged] = decide_single_fulfil([answer], facts)
+    assert judged.answer is answer
+    is_about_it = judged.verdict in (AnswerVerdict.ACCEPT, AnswerVerdict.RESEND)
+    assert judged.single is one if is_about_it else judged.to_state is None
+    assert judged.fulfilment == (PREIMAGE if judged.to_state is TransferState.RECEIVED_FULFIL else None)
     return judged.verdict, judged.to_state, judged.reason, judged.error
 
 
@@ -250,6 +258,12 @@ def test_a_sender_that_is_no_participant_is_not_answered() -> None:
     assert answered(Answer(source="unknownfsp"), single())[0] is AnswerVerdict.IGNORE
 
 
+def test_a_sender_that_is_inactive_learns_that_and_nothing_else() -> None:
+    error = FspiopError("3100", "Generic validation error - Participant inactivefsp is inactive")
+    for one in (None, single(), single(payee_fsp="inactivefsp")):
+        assert answered(Answer(source="inactivefsp"), one) == (AnswerVerdict.REFUSE, None, "", error)
+
+
 @pytest.mark.parametrize("state", list(TransferState))
 def test_an_answer_has_an_effect_in_one_state_only(state: TransferState) -> None:  # BULK-135
     expected = {
@@ -287,7 +301,7 @@ def test_an_answer_that_was_given_before(  # BULK-124
 
 
 def test_of_two_answers_in_a_batch_the_first_counts() -> None:
-    facts = SingleFulfilFacts(frozenset({PAYEE}), {ID: single()}, NOW_MS)
+    facts = SingleFulfilFacts({PAYEE: True}, {ID: single()}, NOW_MS)
     other = ABORT._replace(request_id=b"b" * 16, hash=b"x" * 32)
     judged = decide_single_fulfil([Answer(), other, Answer(request_id=b"c" * 16)], facts)
     assert [one.verdict for one in judged] == [AnswerVerdict.ACCEPT, AnswerVerdict.REFUSE, AnswerVerdict.IGNORE]

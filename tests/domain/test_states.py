@@ -109,3 +109,39 @@ def test_processing_states_are_the_seeds() -> None:  # BULK-47
 
 def test_forwarded_items_are_those_that_were_accepted_or_can_follow_it() -> None:
     assert {ItemState.ACCEPTED, *ITEM_TRANSITIONS[ItemState.ACCEPTED]} == FORWARDED_ITEM_STATES
+
+
+# Architecture §6, copied by hand: what a mistake in the tables would be found with.
+MAY_BECOME: dict[type[AnyState], dict[str, str]] = {
+    BulkState: {
+        "-": "RECEIVED",
+        "RECEIVED": "PENDING_INVALID PENDING_PREPARE",
+        "PENDING_INVALID": "REJECTED",
+        "PENDING_PREPARE": "ACCEPTED REJECTED EXPIRED EXPIRING",
+        "ACCEPTED": "PROCESSING EXPIRING",
+        "PROCESSING": "PENDING_FULFIL COMPLETED REJECTED INVALID EXPIRED EXPIRING",
+        "PENDING_FULFIL": "COMPLETED REJECTED INVALID EXPIRED EXPIRING",
+        "EXPIRING": "COMPLETED EXPIRED REJECTED INVALID",
+    },
+    ItemState: {
+        "-": "RECEIVED",
+        "RECEIVED": "ACCEPTED RECEIVED_DUPLICATE RECEIVED_INVALID EXPIRED",
+        "ACCEPTED": "COMPLETED REJECTED FULFIL_INVALID FULFIL_DUPLICATE EXPIRED",
+    },
+    TransferState: {
+        "-": "RECEIVED_PREPARE INVALID",
+        "RECEIVED_PREPARE": "RESERVED ABORTED_REJECTED EXPIRED_PREPARED",
+        "RESERVED": "RECEIVED_FULFIL RECEIVED_ERROR RESERVED_TIMEOUT",
+        "RECEIVED_FULFIL": "COMMITTED",
+        "RECEIVED_ERROR": "ABORTED_ERROR",
+        "RESERVED_TIMEOUT": "EXPIRED_RESERVED",
+    },
+    FundsState: {"-": "RESERVED COMMITTED", "RESERVED": "COMMITTED ABORTED"},
+}
+
+
+@pytest.mark.parametrize(("states", "table"), MACHINES)
+def test_the_tables_are_the_designs(states: type[AnyState], table: Mapping[str, frozenset[AnyState]]) -> None:
+    """BULK-15, BULK-16, BULK-18, BULK-28, BULK-135: a state that is left out ends its machine."""
+    ours = {str(before): {str(after) for after in afters} for before, afters in table.items() if afters}
+    assert ours == {before: set(afters.split()) for before, afters in MAY_BECOME[states].items()}

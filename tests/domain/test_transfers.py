@@ -112,8 +112,10 @@ def test_refusals_in_their_order(item: dict[str, Any], accounts: Any, text: str)
 
 def test_32_bytes_and_nothing_else() -> None:
     assert decode_32_bytes(base64url(PREIMAGE)) == PREIMAGE
-    for wrong in ("", "a", base64url(bytes(31)), base64url(bytes(33)), "ä" * 43):
-        assert decode_32_bytes(wrong) is None
+    text = base64url(PREIMAGE)
+    wrong = ["", "a", base64url(bytes(31)), base64url(bytes(33)), "ä" * 43, text + "=", text + "!", text[:-1] + "!"]
+    for one in [*wrong, base64url(bytes(31)) + "="]:
+        assert decode_32_bytes(one) is None, one
 
 
 RESERVED = Transfer(

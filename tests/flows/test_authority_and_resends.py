@@ -24,7 +24,7 @@ def everything(engine: Engine) -> Mapping[str, Any]:
         "bulk_transfer_fulfilment",
         "bulk_transfer_fulfilment_duplicate_check",
         "bulk_transfer_association",
-        "bulk_transfer_expiration",
+        "open_expiration",
         "transfer",
         "transfer_state_change",
         "participant_position",
@@ -315,3 +315,27 @@ def test_an_unread_request_is_unknown_once_bulk_prepare_has_read_past_it(pipelin
             {"topic": TOPIC_BULK_PREPARE, "partition": partition},
         )
     assert shown(pipeline, body["bulkTransferId"], PAYER) == "3210"
+
+
+def test_a_party_that_is_inactive_is_refused_whatever_it_asks_for(pipeline: Pipeline) -> None:  # D12, reference §11.9
+    body = bulk([item()], now_ms=pipeline.now())
+    bulk_id = body["bulkTransferId"]
+    pipeline.post(body, source=PAYER)
+    pipeline.run()
+    with pipeline.engine.begin() as tx:
+        tx.execute(text("UPDATE participant SET is_active = false WHERE name = ANY(:names)"), {"names": [PAYER, PAYEE]})
+    pipeline.put(bulk_id, answer([committed(body["individualTransfers"][0])]), source=PAYEE)
+    pipeline.get(bulk_id, source=PAYER)
+    pipeline.get(bulk_id, source=PAYEE)
+    pipeline.run()
+    assert world(pipeline.engine).bulks[bulk_id][-1] == "ACCEPTED", "nothing was written"
+    for fsp, count in ((PAYER, 1), (PAYEE, 2)):
+        refusals = [one for one in pipeline.notifications(fsp) if one.callback == "PUT_ERROR"]
+        error = {"errorCode": "3100", "errorDescription": f"Generic validation error - Participant {fsp} is inactive"}
+        assert [pipeline.body(one) for one in refusals] == [{"errorInformation": error}] * count
+    # Active again, the payee answers as if nothing had been.
+    with pipeline.engine.begin() as tx:
+        tx.execute(text("UPDATE participant SET is_active = true"))
+    pipeline.put(bulk_id, answer([committed(body["individualTransfers"][0])]), source=PAYEE)
+    pipeline.run()
+    assert world(pipeline.engine).bulks[bulk_id][-1] == "COMPLETED"

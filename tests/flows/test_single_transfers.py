@@ -391,3 +391,16 @@ def test_a_single_transfer_may_have_the_id_of_a_bulk(pipeline: Pipeline) -> None
         ("bulkTransfers", PAYER, "FINAL"),
         ("transfers", PAYEE, "FORWARD"),
     ]
+
+
+def test_a_party_that_is_inactive_is_refused_whatever_it_asks_for(pipeline: Pipeline) -> None:  # D12
+    body = transfer(now_ms=pipeline.now())
+    transfer_id = run(pipeline, body)
+    with pipeline.engine.begin() as tx:
+        tx.execute(text("UPDATE participant SET is_active = false WHERE name = :name"), {"name": PAYEE})
+    singles.put(pipeline, transfer_id, fulfilled(body))
+    singles.get(pipeline, transfer_id, source=PAYEE)
+    pipeline.run()
+    assert states(pipeline, transfer_id)[-1] == "RESERVED"
+    refused = failed("3100", f"Generic validation error - Participant {PAYEE} is inactive")
+    assert [one.body for one in told(pipeline, PAYEE, transfer_id)][1:] == [refused, refused]
