@@ -2,7 +2,8 @@
 
 operations/retention.py says what may go and why that is safe; the statements here say it once more, under the rows' locks. A
 bulk or a single transfer has ended when its machine has no step left; how long ago, its last step says. Nothing of one that
-has not ended is ever touched, and a callback that WAITS is not either.
+has not ended is ever touched. A callback that WAITS is not either, nor an outcome that an FSP was never told: a final
+callback that is DEAD stays until operators send it again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,7 @@ _TRANSFER_STAYS = """
 """
 
 _CALLBACK_GOES = f"""
-    d.state IN ('DELIVERED', 'DEAD') AND d.finished_date < :callbacks_before
+    (d.state = 'DELIVERED' OR (d.state = 'DEAD' AND d.kind <> 'FINAL')) AND d.finished_date < :callbacks_before
     AND NOT (d.resource = 'bulkTransfers' AND {_BULK_STAYS.format(id="d.entity_id", before=":callbacks_before")})
     AND NOT (d.resource = 'transfers' AND {_TRANSFER_STAYS.format(id="d.entity_id", before=":callbacks_before")})
 """

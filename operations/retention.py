@@ -2,16 +2,16 @@
 
 `bulk-switch retention` runs this; any time, as often as one likes, beside everything else. In this order:
 
-    1. callbacks     rows that are DELIVERED or DEAD, finished for callbacks_kept_days, whose bulk or transfer has ended as
-                     long ago; their attempts go with them
+    1. callbacks     rows that are DELIVERED, or DEAD and no final outcome, finished for callbacks_kept_days, whose bulk or
+                     transfer has ended as long ago; their attempts go with them
     2. results       what an ended bulk was told: the rows stay, their contents are emptied; GET then shows the state alone
     3. objects       requests of what ended objects_kept_days ago; requests that no row knows (their sender was never
                      answered, or was refused before anything was written, D20) after orphans_kept_days; contents that no
                      row names any more
     4. dead letters  older than dead_letters_kept_days (on Kafka the topic's own retention does it too)
 
-Never removed: anything of a bulk or a single transfer that has not ended, a callback that is WAITING, an object that a row
-names, a request that stands unread in a topic.
+Never removed: anything of a bulk or a single transfer that has not ended, a callback that is WAITING, an outcome that was
+not delivered (operators can still send it), an object that a row names, a request that stands unread in a topic.
 
 **Rows first, then objects.** An object without a row is litter, which the next run finds; a row without its object would be
 a lie. A kill -9 between the two, or at any other line, leaves nothing but work for the next run. `retention_horizon` says,

@@ -205,9 +205,13 @@ def asked(pipeline: Pipeline, body: dict[str, Any], fsp: str) -> Any:
     return pipeline.body(told)
 
 
-def test_an_undelivered_callback_and_its_body_stay_for_ever(pipeline: Pipeline, outcomes: AllOutcomes) -> None:  # D19
+@pytest.mark.parametrize("state", ["WAITING", "DEAD"])
+def test_an_undelivered_outcome_and_its_body_stay_for_ever(  # D19
+    pipeline: Pipeline, outcomes: AllOutcomes, state: str
+) -> None:
     with pipeline.engine.begin() as tx:
-        tx.execute(text("UPDATE delivery SET state = 'WAITING', finished_date = NULL WHERE kind = 'FINAL'"))
+        finished = "NULL" if state == "WAITING" else "finished_date"
+        tx.execute(text(f"UPDATE delivery SET state = '{state}', finished_date = {finished} WHERE kind = 'FINAL'"))
         waiting = set(tx.execute(text("SELECT content FROM delivery WHERE kind = 'FINAL'")).scalars())
     make_old(pipeline, 1_000)
     retain(pipeline)
