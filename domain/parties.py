@@ -46,9 +46,8 @@ def parties_refusal(
     if not participants[payer_fsp]:
         return payer_inactive(payer_fsp)
     # FSPIOP-Destination may name the hub itself: then it says no more than the body does.
-    for name in (payee_fsp, None if destination == hub_name else destination):
-        if name is None:
-            continue
+    names = [payee_fsp] if destination in (None, hub_name) else [payee_fsp, destination]
+    for name in names:
         if name not in participants or name == hub_name:
             return payee_not_found(name)
         if not participants[name]:

@@ -98,9 +98,9 @@ def decide_single_fulfil(answers: Sequence[SingleAnswer], facts: SingleFulfilFac
         one = _decide(answer, singles.get(answer.transfer_id), facts)
         if one.verdict is AnswerVerdict.ACCEPT:
             assert one.single is not None
-            assert one.to_state is not None
+            # From here on it has been answered; its state matters no more to the answers behind this one.
             singles[answer.transfer_id] = one.single._replace(
-                state=one.to_state, fulfil_request_id=answer.request_id, fulfil_hash=answer.hash
+                fulfil_request_id=answer.request_id, fulfil_hash=answer.hash
             )
         judged.append(one)
     return judged

@@ -200,7 +200,8 @@ def require_told(running: RunningWorld, played: PlayedSingle) -> None:
         states = states_of(tx, played.transfer.transfer_id)
     if script.name == "silent":
         # How far it had come when its time ran out depends on who was dead then.
-        assert states[-1] in ("EXPIRED_PREPARED", "EXPIRED_RESERVED", "ABORTED_REJECTED"), f"{what}: {states}"
+        expired = ("INVALID", "ABORTED_REJECTED", "EXPIRED_PREPARED", "EXPIRED_RESERVED")
+        assert states[-1] in expired, f"{what}: {states}"
     else:
         assert states == script.states, what
     for fsp, expected in ((running.payer, script.payer), (running.payee, script.payee)):
