@@ -10,6 +10,7 @@ from object_store.folder import FolderObjectStore
 from schemas.topics import CATALOGUE
 from stream.interface import TopicDescription
 from stream.table import TableStream
+from tests import singles
 from tests.bulks import PAYEE, PAYER, answer, bulk, committed, item, provision, refused
 from tests.flows.test_expiry import expire
 from tests.pipeline import Pipeline
@@ -20,7 +21,7 @@ _WALKS = re.compile(r"(Seq Scan|Hash Join|Hash (?:Semi|Anti|Left|Right) Join|Mer
 
 
 def statements_of_a_life(engine: Engine, store: FolderObjectStore) -> dict[str, dict[str, Any]]:
-    """Every statement with parameters that a bulk's life, an expiry and the questions about it make, with one example."""
+    """Every statement with parameters that the lives of bulks and single transfers, expiries and questions make."""
     stream = TableStream(engine)
     stream.create_topics(TopicDescription(t.name, t.partitions, t.retention_ms) for t in CATALOGUE.values())
     provision(engine)
@@ -43,11 +44,31 @@ def statements_of_a_life(engine: Engine, store: FolderObjectStore) -> dict[str, 
     pipeline.post(bulk([item()], now_ms=pipeline.now()), source=PAYER)
     pipeline.get("00000000-0000-4000-8000-000000000000", source=PAYER)
     pipeline.run()
+    run_singles(pipeline)
     expire(engine)
     pipeline.tick()
     pipeline.run()
     event.remove(engine, "before_execute", remember)
     return seen
+
+
+def run_singles(pipeline: Pipeline) -> None:
+    """Single transfers that end in every way but by time, one that will, and the questions about them."""
+    bodies = [singles.transfer(now_ms=pipeline.now()) for _ in range(5)]
+    for body in bodies:
+        singles.post(pipeline, body)
+    singles.post(pipeline, singles.transfer("5", currency="EUR", now_ms=pipeline.now()))
+    pipeline.run()
+    committed_, reserved, failed, wrong, _ = bodies
+    singles.put(pipeline, committed_["transferId"], singles.fulfilled(committed_))
+    singles.put(pipeline, reserved["transferId"], singles.fulfilled(reserved, "RESERVED"))
+    singles.put(pipeline, failed["transferId"], singles.failed())
+    singles.put(pipeline, wrong["transferId"], {"transferState": "COMMITTED"})
+    pipeline.run()
+    singles.post(pipeline, committed_)
+    singles.get(pipeline, committed_["transferId"], source=PAYER)
+    singles.get(pipeline, "00000000-0000-4000-8000-000000000000", source=PAYER)
+    pipeline.run()
 
 
 @pytest.mark.parametrize("analyzed", [False, True])
@@ -87,6 +108,30 @@ def _fill(engine: Engine, *, analyzed: bool) -> None:
             text(
                 "INSERT INTO bulk_transfer_association (transfer_key, transfer_id, bulk_processing_state)"
                 " SELECT 1000000 + n, gen_random_uuid(), 'COMPLETED' FROM generate_series(1, 20000) AS n"
+            )
+        )
+        tx.execute(
+            text(
+                "INSERT INTO transfer (transfer_key, transfer_id, hash, amount, currency_id, expiration)"
+                " SELECT 1000000 + n, gen_random_uuid(), '', 1, 'USD', now() FROM generate_series(1, 20000) AS n"
+            )
+        )
+        tx.execute(
+            text(
+                "INSERT INTO single_transfer (transfer_key, payer_fsp, payee_fsp, request_id, received_date)"
+                " SELECT 1000000 + n, 'a', 'b', gen_random_uuid(), now() FROM generate_series(1, 20000) AS n"
+            )
+        )
+        tx.execute(
+            text(
+                "INSERT INTO single_transfer_fulfilment (transfer_key, request_id, hash, received_date)"
+                " SELECT 1000000 + n, gen_random_uuid(), '', now() FROM generate_series(1, 20000) AS n"
+            )
+        )
+        tx.execute(
+            text(
+                "INSERT INTO open_expiration (number, is_single, due_date, payer_fsp, item_count)"
+                " SELECT 1000000 + n, n % 2 = 0, now() + interval '1 day', 'a', 1 FROM generate_series(1, 20000) AS n"
             )
         )
         tx.execute(

@@ -13,11 +13,17 @@ from domain.combinations import (
     TOPIC_BULK_PREPARE,
     TOPIC_BULK_PROCESSING,
     TOPIC_NOTIFICATION,
+    TOPIC_SINGLE_FULFIL,
+    TOPIC_SINGLE_NOTIFICATION,
+    TOPIC_SINGLE_POSITION,
+    TOPIC_SINGLE_PREPARE,
     TOPIC_TRANSFER_FULFIL,
+    TOPIC_TRANSFER_GET,
     TOPIC_TRANSFER_POSITION,
     TOPIC_TRANSFER_PREPARE,
 )
 from object_store.folder import FolderObjectStore
+from tests import singles
 from tests.bulks import PAYEE, PAYER, answer, bulk, committed, item, provision, refused
 from tests.flows.test_expiry import expire
 from tests.pipeline import Pipeline
@@ -88,6 +94,30 @@ def test_a_tick_takes_the_same_statements_for_few_items_and_for_many(pipeline: P
         counts.append(statements_of(pipeline.engine, pipeline.tick))
         pipeline.run()
     assert counts[0] == counts[1]
+
+
+def singles_life(pipeline: Pipeline, count: int) -> dict[str, int]:
+    """The statements of each handler of single transfers for one batch that holds everything."""
+    bodies = [singles.transfer("1", now_ms=pipeline.now()) for _ in range(count)]
+    for body in bodies:
+        singles.post(pipeline, body)
+    counts = {}
+    for topic in (TOPIC_SINGLE_PREPARE, TOPIC_SINGLE_POSITION, TOPIC_SINGLE_NOTIFICATION):
+        counts[f"prepare, {topic}"] = statements_of(pipeline.engine, partial(pipeline.step, topic, 10**6))
+    for body in bodies:
+        singles.put(pipeline, body["transferId"], singles.fulfilled(body))
+    for topic in (TOPIC_SINGLE_FULFIL, TOPIC_SINGLE_POSITION, TOPIC_SINGLE_NOTIFICATION):
+        counts[f"fulfil, {topic}"] = statements_of(pipeline.engine, partial(pipeline.step, topic, 10**6))
+    for body in bodies:
+        singles.get(pipeline, body["transferId"], source=PAYER)
+    counts["get"] = statements_of(pipeline.engine, partial(pipeline.step, TOPIC_TRANSFER_GET, 10**6))
+    return counts
+
+
+def test_a_batch_of_single_transfers_takes_the_same_statements_for_few_and_for_many(pipeline: Pipeline) -> None:
+    few, many = singles_life(pipeline, 2), singles_life(pipeline, 60)
+    assert few == many
+    assert max(many.values()) <= 12, many
 
 
 @pytest.mark.parametrize("items", [1_000])
