@@ -142,6 +142,12 @@ class Deliverer:
             self._wake.set()
             return
         del self._ended[: len(ended)]
+        # The database counts the pause from the record. Counted from the failure, which may be earlier on a busy machine, the
+        # next look would find nothing due, and leave the callback to the idle poll.
+        recorded = time.monotonic()
+        for outcome in outcomes:
+            if outcome.delay_ms is not None:
+                heapq.heappush(self._due, recorded + outcome.delay_ms / 1000)
         for delivery_id in claim.expired:
             log.warning("delivery %d is dead: its bulk transfer expired before it was sent", delivery_id)
         if claim.expired:
@@ -197,8 +203,6 @@ class Deliverer:
         else:
             self._failures[claimed.fsp] += 1
         outcome = self._outcome(claimed, answer, elapsed_ms=int((time.monotonic() - began) * 1000))
-        if outcome.delay_ms is not None:
-            heapq.heappush(self._due, time.monotonic() + outcome.delay_ms / 1000)
         self._ended.append((claimed, outcome))
 
     def _attempt_ended(self, task: asyncio.Task[None]) -> None:

@@ -6,15 +6,16 @@ import time
 from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import Engine, text
 
-from db.deliveries import send_again
+from db.deliveries import AttemptOutcome, send_again
 from db.engine import make_engine
 from domain.delivery import RetryLimits
-from handlers.deliverer import DelivererSettings, DelivererThread
+from handlers.deliverer import Deliverer, DelivererSettings, DelivererThread
 from handlers.delivery_client import ClientLimits
 from object_store.content import put_content
 from object_store.folder import FolderObjectStore
@@ -127,6 +128,32 @@ def test_nothing_waits_for_the_idle_poll(engine: Engine, object_store: FolderObj
             content = put_content(object_store, PUT_BODY)
             write(engine, answer_to_get("payerfsp", content, bulk), final("payerfsp", content, bulk))
             wait_until(engine, "SELECT count(*) = :n FROM delivery WHERE state = 'DELIVERED'", n=2 * number)
+
+
+def test_a_failure_that_is_recorded_late_is_tried_again_at_its_time(
+    engine: Engine, object_store: FolderObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pause counts from the record of the failure: who counts from the failure itself looks too early, and only once."""
+    transact = Deliverer._transact
+
+    def slow_to_record(self: Deliverer, outcomes: list[AttemptOutcome], *others: Any) -> Any:
+        if outcomes:
+            # A busy machine: between the failure and the transaction that records it time passes.
+            time.sleep(0.3)
+        return transact(self, outcomes, *others)
+
+    monkeypatch.setattr(Deliverer, "_transact", slow_to_record)
+    monkeypatch.setattr("handlers.deliverer.random.random", lambda: 0.9)
+    retry = RetryLimits(backoff_first_ms=200, backoff_max_ms=200)
+    settings = replace(SETTINGS, idle_poll_ms=600_000, retry=retry)
+
+    def respond(_: RawRequest, connection: socket.socket) -> None:
+        connection.sendall(UNAVAILABLE if len(fsp.requests) == 1 else OK)
+
+    with Receiver(respond) as fsp, DelivererThread(engine, object_store, settings):
+        add_participant(engine, "payerfsp", fsp.url)
+        write(engine, final("payerfsp", put_content(object_store, PUT_BODY)))
+        wait_until(engine, ALL_DELIVERED)
 
 
 def test_a_callback_is_dead_when_its_attempts_are_used_up_and_operators_can_send_it_again(
