@@ -142,8 +142,8 @@ class Deliverer:
             self._wake.set()
             return
         del self._ended[: len(ended)]
-        # The database counts the pause from the record. Counted from the failure, which on a busy machine is earlier, the next
-        # look would find nothing due, and leave the callback to the idle poll.
+        # The database counts the pause from the record. A look at the pause's end as counted from the failure, which on a
+        # busy machine is earlier, would find nothing due, and leave the callback to the idle poll.
         recorded = time.monotonic()
         for outcome in outcomes:
             if outcome.delay_ms is not None:
