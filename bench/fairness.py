@@ -10,9 +10,9 @@
 Times run from the begin of a POST to the payer's final callback. Exit status 0 with figures, 1 without.
 """
 
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Annotated
@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Engine
 
-from bench.fsps import CURRENCY, PAYEE_FSP, PAYER_FSP, Driven, Fsps, amount_of, running_fsps
+from bench.fsps import CURRENCY, PAYEE_FSP, PAYER_FSP, Driven, Fsps, running_fsps
 from bench.measurement import percentile
 from bench.world import BenchFailed, RunningWorld, fresh_folder, kafka_broker, running_world
 from bulk_api_adapter.admin.provision import provision_fsp
@@ -127,50 +127,38 @@ def _serve_parties(stack: ExitStack, running: RunningWorld, fsps: Fsps) -> _Part
 
 
 def _provision(engine: Engine, name: str, endpoints: dict[str, str]) -> None:
-    provision_fsp(engine, name, CURRENCY, max(_FUNDS, amount_of(ITEMS)), _FUNDS, endpoints)
+    provision_fsp(engine, name, CURRENCY, _FUNDS, _FUNDS, endpoints)
 
 
 def _busy(fsps: Fsps, parties: _Parties, in_flight: int) -> tuple[Driven, list[Times]]:
     """Single transfers of both payers in turns, and one-item bulks beside, for as long as the bulks queue."""
-    driven: list[Driven] = []
-    failure: list[BaseException] = []
-
-    def drive() -> None:
-        try:
-            driven.append(fsps.drive(in_flight))
-        except BaseException as error:
-            failure.append(error)
-
-    bulks = threading.Thread(target=drive, name="bulks")
     other: list[float] = []
     same: list[float] = []
-    queued: list[float] = []
-
-    def wait_in_the_queue() -> None:
+    with ThreadPoolExecutor(2) as threads:
+        bulks = threads.submit(fsps.drive, in_flight)
         # One of these takes as long as the queue, and must not keep the others from being measured.
-        while bulks.is_alive():
-            queued.append(_small_bulk_ms(parties.other_payer))
-
-    bulks.start()
-    # The first bulks are still being posted: what is measured is a queue that is there already.
-    time.sleep(1.0)
-    small = threading.Thread(target=wait_in_the_queue, name="small-bulks")
-    small.start()
-    while bulks.is_alive():
-        other.append(_transfer_ms(parties.other_payer))
-        same.append(_transfer_ms(parties.same_payer))
-        time.sleep(_PAUSE_S)
-    bulks.join()
-    small.join()
-    if failure:
-        raise failure[0]
-    if not queued:
+        small = threads.submit(_small_bulks_ms, parties.other_payer, bulks)
+        # The first bulks are still being posted: what is measured is a queue that is there already.
+        time.sleep(1.0)
+        while not bulks.done():
+            other.append(_transfer_ms(parties.other_payer))
+            same.append(_transfer_ms(parties.same_payer))
+            time.sleep(_PAUSE_S)
+        driven, queued = bulks.result(), small.result()
+    if not queued or not same:
         raise BenchFailed("the bulks were over before anything was measured: more of them, or more in flight")
-    return driven[0], [
+    return driven, [
         _times("busy, another payer", other),
         _times("busy, the same payer", same),
         _times("busy, a bulk of one item of another payer", queued),
     ]
+
+
+def _small_bulks_ms(payer: SimulatedPayer, bulks: "Future[Driven]") -> list[float]:
+    times = []
+    while not bulks.done():
+        times.append(_small_bulk_ms(payer))
+    return times
 
 
 def _transfer_ms(payer: SimulatedPayer) -> float:
@@ -192,6 +180,9 @@ def _small_bulk_ms(payer: SimulatedPayer) -> float:
     if answer.status != 202:
         raise BenchFailed(f"the switch answered {answer.status}: {answer.body.decode(errors='replace')[:300]}")
     receipt = payer.wait_for(bulk.bulk_transfer_id, 1, _WAIT_S)[0]
+    results = receipt.json().get("individualTransferResults", [])
+    if receipt.callback != "PUT" or len(results) != 1 or "fulfilment" not in results[0]:
+        raise BenchFailed(f"bulk {bulk.bulk_transfer_id} was not committed: {receipt.body[:300]!r}")
     return receipt.received_at_ms - posted_ms
 
 

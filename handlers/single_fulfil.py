@@ -22,12 +22,18 @@ from domain.combinations import (
     SINGLE_FULFIL_DUPLICATE,
     SINGLE_FULFIL_MODIFIED,
     SINGLE_FULFIL_REFUSED,
+    SINGLE_RESERVE,
     TOPIC_SINGLE_FULFIL,
     require_all_known,
 )
 from domain.fspiop_errors import MODIFIED_REQUEST, ErrorCode, FspiopError, fspiop_error
 from domain.single_fulfil import AnswerVerdict, JudgedAnswer, SingleFulfilFacts, decide_single_fulfil
-from domain.single_transfers import REASON_ABORT_VALIDATION, SingleTransfer, position_request
+from domain.single_transfers import (
+    REASON_ABORT_VALIDATION,
+    REASON_RESERVED_ABORTED,
+    SingleTransfer,
+    position_request,
+)
 from domain.states import TransferState
 from handlers.handler import Crash, Output
 from handlers.single_news import outcome_answer, refusal, to_single_position
@@ -72,15 +78,18 @@ class SingleFulfilHandler:
         if single.state is not TransferState.RESERVED:
             return []
         error = fspiop_error(ErrorCode.INTERNAL_SERVER_ERROR, "the answer to this transfer could not be worked on")
-        step = TransferStateChange(
-            single.transfer_key,
-            TransferState.RESERVED,
-            TransferState.RECEIVED_ERROR,
-            REASON_ABORT_VALIDATION,
+        is_reserve = message.action == SINGLE_RESERVE.action
+        judged = JudgedAnswer(
+            message,
+            AnswerVerdict.ACCEPT,
             error=error,
+            single=single,
+            to_state=TransferState.RECEIVED_ERROR,
+            reason=REASON_RESERVED_ABORTED if is_reserve else REASON_ABORT_VALIDATION,
         )
-        insert_transfer_steps(tx, [step])
-        return [_to_position(single, TransferState.RECEIVED_ERROR, REASON_ABORT_VALIDATION)]
+        insert_single_fulfilments(tx, [_fulfilment(judged, message)])
+        insert_transfer_steps(tx, [_step(judged)])
+        return _outputs(judged)
 
 
 def _fulfilment(judged: JudgedAnswer, message: SingleFulfil) -> SingleFulfilment:

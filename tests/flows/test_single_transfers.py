@@ -13,7 +13,7 @@ from domain.combinations import (
 )
 from domain.money import UNITS
 from tests import singles
-from tests.bulks import PAYEE, PAYER, STRANGER, bulk, committed, item, provision, world
+from tests.bulks import PAYEE, PAYER, STRANGER, bulk, item, world
 from tests.flows.test_expiry import expire
 from tests.pipeline import Pipeline
 from tests.singles import failed, fulfilled, states, told, transfer
@@ -183,28 +183,6 @@ def test_resends_get_the_outcome_again_and_other_bodies_3106(pipeline: Pipeline)
     assert position(pipeline, PAYER) == 10 * UNITS
 
 
-def test_a_member_of_a_bulk_is_neither_fulfilled_nor_taken_as_a_single_transfer(pipeline: Pipeline) -> None:
-    one = item()
-    pipeline.post(bulk([one], now_ms=pipeline.now()), source=PAYER)
-    pipeline.run()
-    singles.put(pipeline, one["transferId"], fulfilled(one))
-    body = transfer(now_ms=pipeline.now(), transferId=one["transferId"])
-    singles.post(pipeline, body)
-    pipeline.run()
-    assert states(pipeline, one["transferId"]) == ["RECEIVED_PREPARE", "RESERVED"]
-    assert told(pipeline, PAYEE, one["transferId"])[-1].body == NOT_FOUND
-    assert told(pipeline, PAYER, one["transferId"])[-1].body == failed("3106", "Modified request")
-
-
-def test_a_transfer_id_that_a_single_transfer_has_used_is_a_duplicate_in_a_bulk(pipeline: Pipeline) -> None:
-    body = transfer(now_ms=pipeline.now())
-    transfer_id = run(pipeline, body)
-    pipeline.post(bulk([item(transfer_id=transfer_id), item()], now_ms=pipeline.now()), source=PAYER)
-    pipeline.run()
-    assert world(pipeline.engine).items == {"RECEIVED_DUPLICATE": 1, "ACCEPTED": 1}
-    assert states(pipeline, transfer_id) == ["RECEIVED_PREPARE", "RESERVED"]
-
-
 def test_nobody_but_its_parties_touches_or_sees_a_transfer(pipeline: Pipeline) -> None:  # D12, D13
     body = transfer(now_ms=pipeline.now())
     singles.post(pipeline, body, source=STRANGER)
@@ -354,43 +332,6 @@ def test_every_message_twice_and_in_any_order_changes_nothing(  # D3, X-36
     to_payee = {"reserve": ["POST", "PATCH"], "expire": ["POST", "PUT_ERROR"]}.get(answer, ["POST"])
     assert callbacks == {PAYER: [final], PAYEE: to_payee}
     assert position(pipeline, PAYER) == (10 * UNITS if final == "PUT" else 0)
-
-
-def test_single_transfers_and_bulks_share_one_position(pipeline: Pipeline) -> None:  # BULK-122, D1
-    provision(pipeline.engine, cap=25, funds=25, fsps=("smallfsp",))
-    with pipeline.engine.begin() as tx:
-        tx.execute(text("UPDATE participant_limit SET value = 25"))
-    items = [item("10"), item("10")]
-    pipeline.post(bulk(items, now_ms=pipeline.now()), source=PAYER)
-    pipeline.run()
-    refused = run(pipeline, transfer("10", now_ms=pipeline.now()))
-    accepted = run(pipeline, transfer("5", now_ms=pipeline.now()))
-    assert told(pipeline, PAYER, refused)[-1].body == failed("4200", "Payer limit error")
-    assert states(pipeline, accepted)[-1] == "RESERVED"
-    assert position(pipeline, PAYER) == 25 * UNITS
-
-
-def test_a_single_transfer_may_have_the_id_of_a_bulk(pipeline: Pipeline) -> None:
-    """A hostile payer must not be able to take the place of another's callbacks by choosing its id."""
-    body = bulk([item()], now_ms=pipeline.now())
-    single = transfer(now_ms=pipeline.now(), transferId=body["bulkTransferId"])
-    run(pipeline, single)
-    pipeline.post(body, source=PAYER)
-    pipeline.run()
-    pipeline.put(
-        body["bulkTransferId"],
-        {"bulkTransferState": "COMPLETED", "individualTransferResults": [committed(body["individualTransfers"][0])]},
-        source=PAYEE,
-    )
-    pipeline.run()
-    with pipeline.engine.connect() as tx:
-        kinds = tx.execute(text("SELECT resource, fsp, kind FROM delivery ORDER BY resource, fsp, kind")).all()
-    assert [tuple(row) for row in kinds] == [
-        ("bulkTransfers", PAYEE, "FINAL"),
-        ("bulkTransfers", PAYEE, "FORWARD"),
-        ("bulkTransfers", PAYER, "FINAL"),
-        ("transfers", PAYEE, "FORWARD"),
-    ]
 
 
 def test_a_party_that_is_inactive_is_refused_whatever_it_asks_for(pipeline: Pipeline) -> None:  # D12
