@@ -8,6 +8,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from domain.identifiers import ITEMS_PER_BULK
+
 
 @dataclass(frozen=True, slots=True)
 class TransferFacts:
@@ -54,7 +56,7 @@ _ITEMS = text("""
            b.expiration, b.received_date, t.payer_participant_currency_id, t.payee_participant_currency_id,
            a.bulk_processing_state, a.error_code, a.error_description, a.last_processed_date, t.created_date
     FROM bulk_transfer b
-    JOIN bulk_transfer_association a ON a.transfer_key BETWEEN b.bulk_key * 10000 + 1 AND b.bulk_key * 10000 + 9999
+    JOIN bulk_transfer_association a ON a.transfer_key BETWEEN b.bulk_key * :width + 1 AND (b.bulk_key + 1) * :width - 1
     LEFT JOIN transfer t ON t.transfer_key = a.transfer_key
     WHERE b.bulk_transfer_id = :bulk_transfer_id AND a.transfer_id = :transfer_id
 """)
@@ -67,7 +69,7 @@ _TRANSFER = text("""
     FROM transfer t
     LEFT JOIN single_transfer x ON x.transfer_key = t.transfer_key
     LEFT JOIN bulk_transfer_association a ON a.transfer_key = t.transfer_key
-    LEFT JOIN bulk_transfer b ON b.bulk_key = t.transfer_key / 10000 AND x.transfer_key IS NULL
+    LEFT JOIN bulk_transfer b ON b.bulk_key = t.transfer_key / :width AND x.transfer_key IS NULL
     WHERE t.transfer_id = :transfer_id
 """)
 _STEPS = text("""
@@ -76,19 +78,21 @@ _STEPS = text("""
 """)
 _ACCOUNTS = text("""
     SELECT DISTINCT unnest(ARRAY[payer_participant_currency_id, payee_participant_currency_id]) FROM transfer
-    WHERE transfer_key BETWEEN :bulk_key * 10000 + 1 AND :bulk_key * 10000 + 9999
+    WHERE transfer_key BETWEEN :bulk_key * :width + 1 AND (:bulk_key + 1) * :width - 1
 """)
 
 
 def read_item(tx: Connection, bulk_transfer_id: UUID, transfer_id: UUID) -> TransferFacts | None:
     """The item of a bulk with this transferId, with its transfer if it became one."""
-    row = tx.execute(_ITEMS, {"bulk_transfer_id": bulk_transfer_id, "transfer_id": transfer_id}).first()
+    row = tx.execute(
+        _ITEMS, {"bulk_transfer_id": bulk_transfer_id, "transfer_id": transfer_id, "width": ITEMS_PER_BULK}
+    ).first()
     return None if row is None else TransferFacts(*row)
 
 
 def read_transfer(tx: Connection, transfer_id: UUID) -> TransferFacts | None:
     """The transfer with this transferId, of a bulk or single."""
-    row = tx.execute(_TRANSFER, {"transfer_id": transfer_id}).one_or_none()
+    row = tx.execute(_TRANSFER, {"transfer_id": transfer_id, "width": ITEMS_PER_BULK}).one_or_none()
     return None if row is None else TransferFacts(*row)
 
 
@@ -105,4 +109,8 @@ def read_transfer_steps(tx: Connection, transfer_key: int) -> list[TransferStep]
 
 def accounts_of_bulk(tx: Connection, bulk_key: int) -> Sequence[int]:
     """The accounts on which money of the bulk's transfers moves."""
-    return [account for account in tx.execute(_ACCOUNTS, {"bulk_key": bulk_key}).scalars() if account is not None]
+    return [
+        account
+        for account in tx.execute(_ACCOUNTS, {"bulk_key": bulk_key, "width": ITEMS_PER_BULK}).scalars()
+        if account is not None
+    ]

@@ -26,25 +26,22 @@ from importlib.metadata import version
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from fastapi.routing import APIRoute
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from starlette.exceptions import HTTPException
-from starlette.routing import Match
 
 from bulk_api_adapter.admin.routes import ROUTES, AdminRequest, Route
 from bulk_api_adapter.bounded_threads import BoundedThreads
+from bulk_api_adapter.error_answers import answer, answer_every_error
 from bulk_api_adapter.metrics import HttpMetrics
 from domain.fspiop_errors import ErrorCode
 from object_store.interface import ObjectStore
 from schemas.callback_addresses import ONLY_EXTERNAL, AllowedAddresses
-from schemas.fspiop.errors import ERROR_CONTENT_TYPE, Refusal
+from schemas.fspiop.errors import Refusal
 
 BODY_BYTES_MAX = 65_536
 BODY_WAIT_MS = 10_000
 ACTS_AT_ONCE_MAX = 4
-RETRY_AFTER_S = 1
 
 ANONYMOUS = "anonymous"
 
@@ -100,11 +97,9 @@ def make_admin_app(
         app.add_api_route(path, admin.endpoint(route), methods=[method], response_model=None)
     app.add_api_route("/health", admin.health, methods=["GET"], response_model=None)
     HttpMetrics().install(app)
-    app.add_exception_handler(Refusal, _answer_refusal)
-    app.add_exception_handler(HTTPException, _answer_unknown)
+    answer_every_error(app)
     for kind in (OperationalError, InterfaceError, PoolTimeoutError):
         app.add_exception_handler(kind, _answer_unavailable)
-    app.add_exception_handler(Exception, _answer_bug)
     return app
 
 
@@ -201,47 +196,6 @@ async def _read_body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _answer(refusal: Refusal) -> Response:
-    headers = {"Connection": "close"} if refusal.close else {}
-    if refusal.http_status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["Retry-After"] = str(RETRY_AFTER_S)
-    if refusal.http_status == HTTPStatus.UNAUTHORIZED:
-        headers["WWW-Authenticate"] = "Bearer"
-    return Response(refusal.body(), refusal.http_status, headers, media_type=ERROR_CONTENT_TYPE)
-
-
-async def _answer_refusal(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
-    return _answer(error)
-
-
-async def _answer_unknown(request: Request, error: Exception) -> Response:
-    """What the router did not find: a path, or a method on it."""
-    assert isinstance(error, HTTPException)
-    if error.status_code == HTTPStatus.NOT_FOUND:
-        return _answer(Refusal(ErrorCode.UNKNOWN_URI, "there is no such resource"))
-    if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
-        return _answer(Refusal(ErrorCode.CLIENT_ERROR, HTTPStatus(error.status_code).phrase))
-    detail = f"{request.method} is not allowed on this resource"
-    response = _answer(Refusal(ErrorCode.CLIENT_ERROR, detail, http_status=HTTPStatus.METHOD_NOT_ALLOWED))
-    response.headers["Allow"] = ", ".join(sorted(_methods_of_path(request)))
-    return response
-
-
-def _methods_of_path(request: Request) -> set[str]:
-    return {
-        method
-        for route in request.app.routes
-        if isinstance(route, APIRoute) and route.matches(request.scope)[0] is not Match.NONE
-        for method in route.methods or ()
-    }
-
-
 async def _answer_unavailable(_: Request, __: Exception) -> Response:
     """The act was rolled back; sending it again is safe."""
-    return _answer(Refusal(ErrorCode.SERVICE_UNAVAILABLE, "the database does not answer, send it again"))
-
-
-async def _answer_bug(_: Request, __: Exception) -> Response:
-    """The server logs the exception when this has been answered."""
-    return _answer(Refusal(ErrorCode.INTERNAL_SERVER_ERROR))
+    return answer(Refusal(ErrorCode.SERVICE_UNAVAILABLE, "the database does not answer, send it again"))

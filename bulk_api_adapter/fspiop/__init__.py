@@ -8,6 +8,5 @@ in_flight       how much each payer may have in flight
 intake          keeps a checked request and publishes its record; health of both
 authority       whether a request was signed by its source
 key_cache       the keys that authority checks with
-answers         refusals as FSPs read them
 limits          every limit of the edge, with its unit in its name
 """

@@ -25,7 +25,7 @@ from http import HTTPStatus
 import orjson
 from fastapi import FastAPI, Response
 
-from bulk_api_adapter.fspiop.answers import answer_every_error
+from bulk_api_adapter.error_answers import answer_every_error
 from bulk_api_adapter.fspiop.authority import Authority
 from bulk_api_adapter.fspiop.bulk_transfers import BulkTransfers
 from bulk_api_adapter.fspiop.in_flight import InFlightBound, Unbounded

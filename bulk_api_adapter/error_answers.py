@@ -1,6 +1,6 @@
-"""Refusals as answers: errorInformation under its HTTP status, also for what the router does not know.
+"""Refusals as answers of both apps: errorInformation under its HTTP status, also for what the router does not know.
 
-Refusal                  its own status; 503 with Retry-After
+Refusal                  its own status; 503 with Retry-After, 401 with WWW-Authenticate
 a path that is unknown   3002, 404
 a method that is not     3000, 405 with Allow
 a bug                    2001, 500; the server logs it
@@ -26,16 +26,19 @@ def answer_every_error(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _answer_bug)
 
 
-def _answer(refusal: Refusal) -> Response:
+def answer(refusal: Refusal) -> Response:
+    """The response that says this."""
     headers = {"Connection": "close"} if refusal.close else {}
     if refusal.http_status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(_RETRY_AFTER_S)
+    if refusal.http_status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     return Response(refusal.body(), refusal.http_status, headers, media_type=ERROR_CONTENT_TYPE)
 
 
 async def _answer_refusal(_: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    return _answer(error)
+    return answer(error)
 
 
 async def _answer_unknown(request: Request, error: Exception) -> Response:
@@ -43,12 +46,12 @@ async def _answer_unknown(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         detail = f"{request.method} is not allowed on this resource"
-        response = _answer(Refusal(ErrorCode.CLIENT_ERROR, detail, http_status=HTTPStatus.METHOD_NOT_ALLOWED))
+        response = answer(Refusal(ErrorCode.CLIENT_ERROR, detail, http_status=HTTPStatus.METHOD_NOT_ALLOWED))
         response.headers["Allow"] = ", ".join(sorted(_methods_of_path(request)))
         return response
     if error.status_code == HTTPStatus.NOT_FOUND:
-        return _answer(Refusal(ErrorCode.UNKNOWN_URI, "there is no such resource"))
-    return _answer(Refusal(ErrorCode.CLIENT_ERROR, HTTPStatus(error.status_code).phrase))
+        return answer(Refusal(ErrorCode.UNKNOWN_URI, "there is no such resource"))
+    return answer(Refusal(ErrorCode.CLIENT_ERROR, HTTPStatus(error.status_code).phrase))
 
 
 def _methods_of_path(request: Request) -> set[str]:
@@ -62,4 +65,4 @@ def _methods_of_path(request: Request) -> set[str]:
 
 async def _answer_bug(_: Request, __: Exception) -> Response:
     """The server logs the exception when this has been answered."""
-    return _answer(Refusal(ErrorCode.INTERNAL_SERVER_ERROR))
+    return answer(Refusal(ErrorCode.INTERNAL_SERVER_ERROR))
