@@ -206,7 +206,9 @@ def test_a_forward_is_neither_made_nor_tried_again_past_the_expiration(
     found = rows(engine, "SELECT state, attempts FROM delivery ORDER BY not_after_date")
     assert found[0] == {"state": "DEAD", "attempts": 1}
     assert found[1]["state"] == "DEAD"
-    assert len(fsp.requests) == found[1]["attempts"] >= 1, "only the one that had not expired was sent"
+    # An attempt may begin so shortly before the expiration that it ends before its request is on its way.
+    (answered,) = rows(engine, "SELECT count(*) AS count FROM delivery_attempt WHERE status IS NOT NULL")
+    assert 1 <= answered["count"] <= len(fsp.requests) <= found[1]["attempts"], "only what had not expired was sent"
     (unsent,) = rows(engine, "SELECT * FROM delivery_attempt WHERE url IS NULL")
     assert unsent["error"] == "not sent: the transfer has expired"
 

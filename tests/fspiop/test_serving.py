@@ -84,17 +84,19 @@ def head(method: str = "POST", path: str = "/bulkTransfers", **changes: str | No
 
 
 def answer(connection: socket.socket) -> tuple[str, dict[str, str], bytes]:
-    """Status line, headers and body of the next answer."""
-    received = b""
-    while b"\r\n\r\n" not in received:
-        piece = connection.recv(65_536)
-        assert piece, f"the connection ended after {received!r}"
-        received += piece
-    lines, _, body = received.partition(b"\r\n\r\n")
-    status, *fields = lines.decode().split("\r\n")
+    """Status line, headers and body of the next answer, and not a byte of the one behind it."""
+    lines = b""
+    while not lines.endswith(b"\r\n\r\n"):
+        byte = connection.recv(1)
+        assert byte, f"the connection ended after {lines!r}"
+        lines += byte
+    status, *fields = lines.decode().removesuffix("\r\n\r\n").split("\r\n")
     values = {name.lower(): value for name, value in (field.split(": ", 1) for field in fields)}
-    while len(body) < int(values["content-length"]):
-        body += connection.recv(65_536)
+    body = b""
+    while len(body) < (length := int(values["content-length"])):
+        piece = connection.recv(length - len(body))
+        assert piece, f"the connection ended within the body, after {body!r}"
+        body += piece
     return status, values, body
 
 
