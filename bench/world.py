@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from operations.ports import free_ports
-from operations.settings import PREFIX
+from operations.settings.types import PREFIX
 from operations.supervisor import SUPERVISOR_PID
 from operations.world_file import NoWorld, World, read_world
 

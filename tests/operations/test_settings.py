@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from operations.deliverer_process import deliverer_settings
-from operations.settings import PREFIX, Settings, SettingsError, environment_of, read_settings, unknown_names
+from operations.settings import Settings, SettingsError, environment_of, read_settings, unknown_names
+from operations.settings.types import PREFIX
 from operations.world_file import World, settings_of_world, write_world
 from tests.fspiop.signing import key_pair
 

@@ -1,0 +1,14 @@
+"""The types that settings share, and the prefix of their environment variables."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+PREFIX = "BULK_SWITCH_"
+
+Port = Annotated[int, Field(ge=1, le=65_535)]
+Count = Annotated[int, Field(ge=1)]
+Milliseconds = Annotated[int, Field(ge=1)]
+Bytes = Annotated[int, Field(ge=1)]
+# More than the two days by which retention stays behind whatever is under way (operations/retention.py).
+Days = Annotated[int, Field(ge=3, le=36_500)]
