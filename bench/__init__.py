@@ -2,10 +2,13 @@
 
 __main__        the command: options, and which exit status says what
 measurement     the order of a run, and the figures that come of it
-world           `bulk-switch up` in a fresh data folder, and a Kafka broker of the run's own where that is asked for
+beneath         the services of the run's own: none, a Kafka broker, or Kafka, PostgreSQL and S3
+world           `bulk-switch up` in a fresh data folder, on them
 fsps            payer and payee in a process of their own, which post bulks and measure their latency
 cpu             CPU seconds per process, PostgreSQL's backends by who uses them
+failure         BenchFailed
 database_limit  the ceiling: the statements of db/ back to back, on two connections
+object_proof    what must be true of the object store afterwards
 proof           what must be true of the rows afterwards, else there is no figure
 report          the table, and the JSON document
 """

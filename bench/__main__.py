@@ -12,15 +12,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench.measurement import KAFKA, TABLE, Plan, measure
+from bench.beneath import KAFKA, REAL, TABLE
+from bench.failure import BenchFailed
+from bench.measurement import Plan, measure
 from bench.report import figures_document, print_figures
-from bench.world import BenchFailed
 from operations.printing import AsJson, console, print_json
 
 _INTERRUPTED_STATUS = 130
 # The FSPs remember every body until the end of the run, to prove what was said.
 _BULKS_MAX = 500
-_WARM_UP_BULKS = {TABLE: 8, KAFKA: 24}
+# A cold JVM costs several times a warm one.
+_WARM_UP_BULKS = {TABLE: 8, KAFKA: 24, REAL: 24}
 
 
 class _Stream(enum.StrEnum):
@@ -33,13 +35,15 @@ def main(
     items: Annotated[int, typer.Option(min=1, max=1_000, help="Transfers in each.")] = 1_000,
     in_flight: Annotated[int, typer.Option(min=1, max=64, help="Bulks at a time: busy, but not queueing.")] = 8,
     stream: Annotated[_Stream, typer.Option(help="Where topics live; kafka starts a broker.")] = _Stream.TABLE,
+    real: Annotated[bool, typer.Option("--real", help="On Kafka, PostgreSQL and S3 of the run's own.")] = False,
     warm_up: Annotated[int | None, typer.Option(min=1, max=100, help="Bulks before.  [default: 8, kafka 24]")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Drive whole bulks through the switch: transfers per second, latency, CPU, and the database limit beside it."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupted)
-    plan = Plan(bulks, items, in_flight, _WARM_UP_BULKS[stream.value] if warm_up is None else warm_up, stream.value)
+    parts = REAL if real else stream.value
+    plan = Plan(bulks, items, in_flight, _WARM_UP_BULKS[parts] if warm_up is None else warm_up, parts)
     progress = Console(stderr=True, highlight=False)
     try:
         figures = measure(plan, lambda line: progress.print(line, style="dim"))

@@ -14,10 +14,10 @@ from multiprocessing.connection import Connection
 from sqlalchemy import Engine, make_url, text
 
 from bench.cpu import POSTGRES, read_cpu, used_between
+from bench.failure import BenchFailed
 from bench.fsps import CURRENCY, amount_of
 from bench.limit_bulk import PROGRESS_ROWS, Pair, make_bulk, write_bulk_rows, write_first_phase, write_second_phase
 from bench.proof import Expected, faults_in, rows_per_bulk
-from bench.world import BenchFailed
 from bulk_api_adapter.admin.provision import provision_fsp
 from db.accounts import POSITION
 from db.deliveries import AttemptOutcome, claim_deliveries, record_outcomes

@@ -22,9 +22,11 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Engine
 
+from bench.beneath import standing_on
+from bench.failure import BenchFailed
 from bench.fsps import CURRENCY, PAYEE_FSP, PAYER_FSP, Driven, Fsps, running_fsps
 from bench.measurement import percentile
-from bench.world import BenchFailed, RunningWorld, fresh_folder, kafka_broker, running_world
+from bench.world import RunningWorld, fresh_folder, running_world
 from bulk_api_adapter.admin.provision import provision_fsp
 from db.engine import make_engine
 from domain.money import UNITS
@@ -81,13 +83,9 @@ def measure_fairness(stream: str, bulks: int, in_flight: int, idle: int, say: Ca
     """Run it; raises BenchFailed. Called on the main thread."""
     with ExitStack() as stack:
         folder = stack.enter_context(fresh_folder())
-        stream_url, beside = "table:", {}
-        if stream == "kafka":
-            say("starting Apache Kafka")
-            stream_url, broker = stack.enter_context(kafka_broker(folder))
-            beside = {stream: broker}
-        say("starting the switch")
-        running = stack.enter_context(running_world(folder, stream_url, beside))
+        say("starting the switch and what it stands on")
+        beneath = stack.enter_context(standing_on(stream, folder))
+        running = stack.enter_context(running_world(folder, beneath))
         fsps = stack.enter_context(running_fsps(running.world.fspiop_url))
         parties = _serve_parties(stack, running, fsps)
         say("warming up")
@@ -118,7 +116,7 @@ def _serve_parties(stack: ExitStack, running: RunningWorld, fsps: Fsps) -> _Part
     same, other, payee = (
         stack.enter_context(served(one)) for one in (parties.same_payer, parties.other_payer, parties.payee)
     )
-    engine = make_engine(running.world.database_url, application_name="bench")
+    engine = make_engine(running.database_url, application_name="bench")
     stack.callback(engine.dispose)
     _provision(engine, PAYER_FSP, callback_endpoints(fsps.urls[PAYER_FSP]) | transfer_endpoints(same))
     _provision(engine, PAYEE_FSP, callback_endpoints(fsps.urls[PAYEE_FSP]) | transfer_endpoints(payee))

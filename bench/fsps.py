@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
-from bench.world import BenchFailed
+from bench.failure import BenchFailed
 from domain.money import parse_amount
 from operations.simulated_fsp import Bulk, Receipt, SimulatedPayee, SimulatedPayer, served
 

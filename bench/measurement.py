@@ -1,9 +1,10 @@
 """A run, in order:
 
-    1. the broker, if Kafka is asked for, and the switch, in a fresh folder; two FSPs are provisioned and served
+    1. the services that are asked for, and the switch, in a fresh folder; two FSPs are provisioned and served
     2. warm-up: bulks that count for nothing (connections, caches, plans; a cold JVM costs several times a warm one)
     3. CHECKPOINT, so that neither of the two measurements writes the other's pages; then the measured bulks
-    4. proof: FSPs and rows must agree that every bulk ended as it should, and no process was started again
+    4. proof: FSPs, rows and the object store must agree that every bulk ended as it should, and no process was started
+       again
     5. CHECKPOINT, and the database limit, on the same server, while the switch is idle
 
 CPU seconds are those of step 3 alone. Latency is a bulk's, from the begin of its POST to the payer's final callback.
@@ -18,27 +19,20 @@ from pathlib import Path
 
 from sqlalchemy import Engine, text
 
+from bench.beneath import standing_on
 from bench.cpu import read_cpu, used_between, used_by_application
 from bench.database_limit import DatabaseLimit, measure_database_limit
+from bench.failure import BenchFailed
 from bench.fsps import CURRENCY, PAYEE_FSP, PAYER_FSP, Driven, Fsps, amount_of, running_fsps
+from bench.object_proof import faults_in_objects
 from bench.proof import Expected, faults_in, rows_per_bulk
-from bench.world import (
-    BenchFailed,
-    RunningWorld,
-    fresh_folder,
-    kafka_broker,
-    require_same_processes,
-    running_world,
-)
+from bench.world import RunningWorld, fresh_folder, require_same_processes, running_world
 from bulk_api_adapter.admin.provision import provision_fsp
 from db.engine import make_engine
 from operations.lag import read_dead_letters
-from operations.opening import opened_stream
+from operations.opening import make_object_store, opened_stream
 from operations.settings import read_settings
 from operations.simulated_fsp import callback_endpoints
-
-TABLE = "table"
-KAFKA = "kafka"
 
 # It takes a second or two, and fewer would be over before the machine's other load has evened out.
 _LIMIT_BULKS_MIN = 60
@@ -46,13 +40,16 @@ _LIMIT_BULKS_MIN = 60
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run: `warm_up` bulks that do not count, then `bulks` of `items` transfers with `in_flight` at a time."""
+    """What to run: `warm_up` bulks that do not count, then `bulks` of `items` transfers with `in_flight` at a time.
+
+    `parts` is what the switch stands on: table, kafka or real.
+    """
 
     bulks: int
     items: int
     in_flight: int
     warm_up: int
-    stream: str
+    parts: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +81,11 @@ def measure(plan: Plan, say: Callable[[str], None]) -> Figures:
     load_average = os.getloadavg()[0]
     with ExitStack() as stack:
         folder = stack.enter_context(fresh_folder())
-        stream_url, beside = "table:", {}
-        if plan.stream == KAFKA:
-            say("starting Apache Kafka")
-            stream_url, broker = stack.enter_context(kafka_broker(folder))
-            beside = {KAFKA: broker}
-        say("starting the switch")
-        running = stack.enter_context(running_world(folder, stream_url, beside))
+        say("starting the switch and what it stands on")
+        beneath = stack.enter_context(standing_on(plan.parts, folder))
+        running = stack.enter_context(running_world(folder, beneath))
         fsps = stack.enter_context(running_fsps(running.world.fspiop_url))
-        engine = make_engine(running.world.database_url, application_name="bench")
+        engine = make_engine(running.database_url, application_name="bench")
         stack.callback(engine.dispose)
         _provision(engine, fsps, plan)
         say(f"warming up with {plan.warm_up} bulks")
@@ -106,7 +99,7 @@ def measure(plan: Plan, say: Callable[[str], None]) -> Figures:
         _checkpoint(engine)
         say("measuring the database limit")
         limit_bulks = max(plan.bulks, _LIMIT_BULKS_MIN)
-        limit = measure_database_limit(running.world.database_url, running.postmaster, limit_bulks, plan.items)
+        limit = measure_database_limit(running.database_url, running.postmaster, limit_bulks, plan.items)
         if limit.rows_per_bulk != rows:
             raise BenchFailed(f"the database limit wrote {limit.rows_per_bulk} rows per bulk, the switch {rows}")
     return _figures(plan, load_average, driven, cpu, postgres_cpu, limit)
@@ -146,7 +139,8 @@ def _prove(engine: Engine, running: RunningWorld, data_folder: Path, plan: Plan)
     bulks = plan.bulks + plan.warm_up
     total = bulks * amount_of(plan.items)
     faults = faults_in(engine, Expected(bulks, plan.items, {PAYER_FSP: total, PAYEE_FSP: -total}))
-    settings = read_settings(data_folder=data_folder, stream_url=running.world.stream_url)
+    settings = read_settings(**running.settings)
+    faults += faults_in_objects(engine, make_object_store(settings), bulks)
     with opened_stream(settings, engine) as stream:
         faults += [f"{one.records} dead letters on {one.topic}" for one in read_dead_letters(stream)]
     if faults:

@@ -1,11 +1,12 @@
 """What is measured: `bulk-switch up` as a person starts it, in a fresh data folder, with real processes.
 
-With Kafka, `scripts/services` starts a broker on a data folder of its own first, and everything ends with the run. The
+It is given what it stands on (bench/beneath.py), and everything ends with the run. The
 settings of the environment hold (BULK_SWITCH_BATCH_ITEMS, BULK_SWITCH_HANDLER_GROUPS, …), so that they can be compared;
 those that say where things are do not.
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,32 +18,36 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.beneath import Beneath
+from bench.failure import BenchFailed
 from operations.ports import free_ports
 from operations.settings.types import PREFIX
 from operations.supervisor import SUPERVISOR_PID
 from operations.world_file import NoWorld, World, read_world
 
 _ROOT = Path(__file__).parents[1]
-_PLACES = ("DATABASE_URL", "STREAM_URL", "OBJECT_STORE_URL", "DATA_FOLDER", "SERVICES_DATA")
+_PLACES = re.compile(
+    r"(DATABASE|STREAM|OBJECT_STORE|DATA|SERVICES|KAFKA)_(|.*_)"
+    r"(URL|PASSWORD|KEY|FILE|PROTOCOL|MECHANISM|USERNAME|FOLDER|DATA|FACTOR)"
+)
 _READY_WAIT_S = 90.0
 _STOP_WAIT_S = 30.0
 _POLL_S = 0.05
-# The first start on a machine fetches the broker's jars.
-_SERVICES_WAIT_S = 240.0
 _LOG_LINES_SHOWN = 20
-
-
-class BenchFailed(Exception):
-    """There is no figure; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunningWorld:
-    """`pids` are the switch's processes and what they stand on but PostgreSQL, whose postmaster is `postmaster`."""
+    """`pids` are the switch's processes and what they stand on but PostgreSQL, whose postmaster is `postmaster`.
+
+    `database_url` has the password in it, if there is one, and `settings` are those that reach the world's parts.
+    """
 
     world: World
     pids: Mapping[str, int]
     postmaster: int
+    database_url: str
+    settings: Mapping[str, str]
 
 
 @contextmanager
@@ -58,32 +63,8 @@ def fresh_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def kafka_broker(folder: Path) -> Iterator[tuple[str, int]]:
-    """A broker with its data in this folder: its stream URL and its process id; raises BenchFailed."""
-    try:
-        url = _services(folder, "up", "kafka")
-        yield url, int((folder / "kafka" / "pid").read_text())
-    finally:
-        _services(folder, "down")
-
-
-def _services(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [str(_ROOT / "scripts" / "services"), *arguments],
-        env={**os.environ, f"{PREFIX}SERVICES_DATA": str(folder)},
-        capture_output=True,
-        text=True,
-        timeout=_SERVICES_WAIT_S,
-        check=False,
-    )
-    if done.returncode:
-        raise BenchFailed(done.stderr.strip() or f"scripts/services {' '.join(arguments)} failed")
-    return done.stdout.strip()
-
-
-@contextmanager
-def running_world(folder: Path, stream_url: str, beside: Mapping[str, int]) -> Iterator[RunningWorld]:
-    """`bulk-switch up` in this folder until the block ends; `beside` are further processes to be measured with it.
+def running_world(folder: Path, beneath: Beneath) -> Iterator[RunningWorld]:
+    """`bulk-switch up` in this folder until the block ends.
 
     Raises BenchFailed. Called on the main thread, which Linux ties the world's life to.
     """
@@ -91,11 +72,13 @@ def running_world(folder: Path, stream_url: str, beside: Mapping[str, int]) -> I
     fspiop_port, admin_port = free_ports(2)
     arguments = {
         "data-folder": data_folder,
-        "stream-url": stream_url,
+        "stream-url": beneath.stream_url,
         "fspiop-port": fspiop_port,
         "admin-port": admin_port,
     }
-    environment = {name: value for name, value in os.environ.items() if name.removeprefix(PREFIX) not in _PLACES}
+    environment = {name: value for name, value in os.environ.items() if not _says_where(name)}
+    # Not on the command line, where everybody sees them: there are secrets among them.
+    environment |= {f"{PREFIX}{name.upper()}": value for name, value in beneath.settings.items()}
     # When the bench is killed, the world goes with it.
     environment |= {SUPERVISOR_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
     with log.open("wb") as out:
@@ -110,11 +93,20 @@ def running_world(folder: Path, stream_url: str, beside: Mapping[str, int]) -> I
         )
     try:
         world = _wait_until_ready(up, data_folder, log)
-        postmaster = int((data_folder / "postgres" / "postmaster.pid").read_text().split("\n", 1)[0])
-        pids = {**world.processes, "supervisor": world.supervisor, **beside}
-        yield RunningWorld(world, pids, postmaster)
+        pids = {**world.processes, "supervisor": world.supervisor, **beneath.pids}
+        settings = {"data_folder": str(data_folder), "stream_url": beneath.stream_url, **beneath.settings}
+        database_url = settings.setdefault("database_url", world.database_url)
+        yield RunningWorld(world, pids, beneath.postmaster or _postmaster_in(data_folder), database_url, settings)
     finally:
         _end(up)
+
+
+def _says_where(name: str) -> bool:
+    return name.startswith(PREFIX) and _PLACES.fullmatch(name.removeprefix(PREFIX)) is not None
+
+
+def _postmaster_in(data_folder: Path) -> int:
+    return int((data_folder / "postgres" / "postmaster.pid").read_text().split("\n", 1)[0])
 
 
 def _wait_until_ready(up: "subprocess.Popen[bytes]", data_folder: Path, log: Path) -> World:

@@ -6,6 +6,7 @@ a method that is not     3000, 405 with Allow
 a bug                    2001, 500; the server logs it
 """
 
+from collections.abc import Callable
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
@@ -16,12 +17,17 @@ from starlette.routing import Match
 from domain.fspiop_errors import ErrorCode
 from schemas.fspiop.errors import ERROR_CONTENT_TYPE, Refusal
 
-_RETRY_AFTER_S = 1
 
+def answer_every_error(app: FastAPI, count: Callable[[Refusal], None] | None = None) -> None:
+    """Give the app its answers to all that is not answered by an endpoint; `count` hears of every refusal."""
 
-def answer_every_error(app: FastAPI) -> None:
-    """Give the app its answers to all that is not answered by an endpoint."""
-    app.add_exception_handler(Refusal, _answer_refusal)
+    async def answer_refusal(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Refusal)
+        if count is not None:
+            count(error)
+        return answer(error)
+
+    app.add_exception_handler(Refusal, answer_refusal)
     app.add_exception_handler(HTTPException, _answer_unknown)
     app.add_exception_handler(Exception, _answer_bug)
 
@@ -30,15 +36,10 @@ def answer(refusal: Refusal) -> Response:
     """The response that says this."""
     headers = {"Connection": "close"} if refusal.close else {}
     if refusal.http_status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["Retry-After"] = str(_RETRY_AFTER_S)
+        headers["Retry-After"] = str(refusal.retry_after_s)
     if refusal.http_status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(refusal.body(), refusal.http_status, headers, media_type=ERROR_CONTENT_TYPE)
-
-
-async def _answer_refusal(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
-    return answer(error)
 
 
 async def _answer_unknown(request: Request, error: Exception) -> Response:

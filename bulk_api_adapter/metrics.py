@@ -1,4 +1,4 @@
-"""What an HTTP app counts about itself, for Prometheus: the process, and its requests by route, method and status.
+"""What an HTTP app counts about itself, for Prometheus: the process, its requests by route, method and status, refusals.
 
 Routes are the app's own templates (`/participants/{name}`), never what a client typed, so that nobody can make new series.
 Each app has a registry of its own: several may live in one process.
@@ -11,6 +11,8 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from schemas.fspiop.errors import Refusal
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -32,6 +34,12 @@ class HttpMetrics:
             collector(registry=self._registry)
         labels = ("method", "route", "status")
         self._requests = Counter("http_requests", "Requests that were answered.", labels, registry=self._registry)
+        self._refusals = Counter(
+            "bulk_switch_edge_refusals",
+            "Requests that were refused, by FSPIOP code; for 503, what there was no room in or what was away.",
+            ("code", "reason"),
+            registry=self._registry,
+        )
         self._seconds = Histogram(
             "http_request_duration_seconds",
             "From the head of a request to the end of its answer.",
@@ -50,6 +58,9 @@ class HttpMetrics:
         route = getattr(scope.get("route"), "path", _UNKNOWN_ROUTE)
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(method, route).observe(seconds)
+
+    def count_refusal(self, refusal: Refusal) -> None:
+        self._refusals.labels(refusal.error.code, refusal.reason).inc()
 
     async def _answer(self, _: Request) -> Response:
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)

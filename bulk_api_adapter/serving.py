@@ -20,6 +20,7 @@ On SIGTERM or SIGINT no connection is accepted any more, requests that run are a
 import asyncio
 import signal
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 
 import httptools
@@ -33,6 +34,7 @@ from schemas.fspiop.headers import HEADER_BYTES_MAX
 
 # A request line of 16 KiB has room above the headers.
 _REQUEST_LINE_BYTES: Final = 16_384
+_SERVICE_UNAVAILABLE: Final = HTTPStatus.SERVICE_UNAVAILABLE
 _FRAMING_HEADERS: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
@@ -189,6 +191,8 @@ def make_server(
         loop="uvloop",
         lifespan="on",
         log_level=log_level,
+        # Its lines go where all others of the process go, and in their form.
+        log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
@@ -222,9 +226,10 @@ def serve(
 
 def _raw_answer(refusal: Refusal) -> bytes:
     body = refusal.body()
-    phrase = {400: "Bad Request", 503: "Service Unavailable"}[refusal.http_status]
+    phrase = HTTPStatus(refusal.http_status).phrase
+    retry_after = f"retry-after: {refusal.retry_after_s}\r\n" if refusal.http_status == _SERVICE_UNAVAILABLE else ""
     head = (
         f"HTTP/1.1 {refusal.http_status} {phrase}\r\ncontent-type: {ERROR_CONTENT_TYPE}\r\n"
-        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        f"content-length: {len(body)}\r\n{retry_after}connection: close\r\n\r\n"
     )
     return head.encode() + body

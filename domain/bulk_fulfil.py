@@ -173,7 +173,6 @@ def _timestamp_error(request: FulfilRequest, received_at_ms: int, rules: FulfilR
 
 
 def _accept(request: FulfilRequest, bulk: BulkToFulfil, invalid: FspiopError | None) -> FulfilDecision:
-    answers = {answer.transfer_id: answer for answer in request.answers}
     if invalid is not None:
         outcome, error = FulfilOutcome.INVALID, invalid
     elif request.error is not None:
@@ -182,11 +181,17 @@ def _accept(request: FulfilRequest, bulk: BulkToFulfil, invalid: FspiopError | N
         outcome, error = FulfilOutcome.REJECTED, REJECTED_BY_PAYEE
     else:
         outcome, error = FulfilOutcome.VALID, None
-    members = [
-        _member(transfer_id, key, answers.get(transfer_id), outcome, error)
-        for transfer_id, key in bulk.forwarded.items()
-    ]
-    return FulfilDecision(FulfilVerdict.ACCEPT, error, outcome, members)
+    return FulfilDecision(
+        FulfilVerdict.ACCEPT, error, outcome, members_of(request.answers, bulk.forwarded, outcome, error)
+    )
+
+
+def members_of(
+    answers: Sequence[ItemAnswer], forwarded: Mapping[bytes, int], outcome: FulfilOutcome, error: FspiopError | None
+) -> list[MemberAnswer]:
+    """What an accepted answer says of each of these forwarded items; `error` is the whole answer's, if it has one."""
+    by_id = {answer.transfer_id: answer for answer in answers}
+    return [_member(transfer_id, key, by_id.get(transfer_id), outcome, error) for transfer_id, key in forwarded.items()]
 
 
 def _member(

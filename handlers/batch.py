@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from domain.identifiers import id_text
 from handlers.handler import BadMessage, Crash, Handler, Output, SlowDown
 from schemas.codec import Undecodable, UnknownSchema, codec
 from schemas.messages import DeadLetter
@@ -135,12 +136,27 @@ class Careful:
             entry.record.offset,
             reason,
             exc_info=failure,
+            extra=self._about(entry),
         )
         self._bad += 1
         with self._tx.begin_nested():
             outputs = self._handler.give_up(self._tx, entry.message, reason)
         value = codec(self._handler.message).encode([entry.message])
         return [self._dead_letter(entry.record, value, reason), *outputs]
+
+    def _about(self, entry: Entry) -> dict[str, object]:
+        """For the log: where the message stood, and which bulk and transfer it is about."""
+        place = entry.record.partition
+        about: dict[str, object] = {
+            "handler": self._handler.name,
+            "topic": place.topic,
+            "partition": place.number,
+            "offset": entry.record.offset,
+        }
+        for name in ("bulk_transfer_id", "transfer_id"):
+            if (found := getattr(entry.message, name, None)) is not None:
+                about[name] = id_text(found)
+        return about
 
     def _dead_letter(self, record: Record, value: bytes, reason: str) -> Output:
         letter = DeadLetter(

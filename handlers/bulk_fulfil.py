@@ -60,6 +60,7 @@ from domain.fspiop_errors import MODIFIED_REQUEST, FspiopError
 from domain.identifiers import bulk_key_of, id_bytes
 from domain.states import BulkState, ItemState
 from handlers.handler import Output
+from handlers.metrics import note_refused_bulk
 from handlers.notices import notice, put_content_or_slow_down
 from handlers.requests import read_json, read_request
 from handlers.rounds import rounds
@@ -119,15 +120,7 @@ class BulkFulfilHandler:
         body = None if kept is None else read_json(kept)
         if kept is None or body is None:
             return _Incoming(message, b"", None, None)
-        is_error = message.action == BULK_FULFIL_ERROR.action
-        timestamp = body.get("completedTimestamp")
-        request = FulfilRequest(
-            state=body.get("bulkTransferState"),
-            error=_error(body) if is_error else None,
-            completed_ms=None if timestamp is None else parse_datetime_ms(timestamp),
-            answers=[_item_answer(result) for result in body.get("individualTransferResults", ())],
-            hash=canonical_hash(body),
-        )
+        request = fulfil_request(body, is_error=message.action == BULK_FULFIL_ERROR.action)
         return _Incoming(message, kept.body, body, request)
 
     def _decide(self, tx: Connection, incoming: Sequence[_Incoming]) -> list[_Decided]:
@@ -196,7 +189,7 @@ class BulkFulfilHandler:
             fulfilments.append(_fulfilment(one, bulk.bulk_key, decision.outcome))
             if decision.error is not None and decision.outcome in (FulfilOutcome.INVALID, FulfilOutcome.ERROR):
                 errors.append(self._bulk_error(one, bulk.bulk_key, decision.error))
-            outputs += [_member_output(bulk.bulk_transfer_id, member) for member in decision.members]
+            outputs += [member_output(bulk.bulk_transfer_id, member) for member in decision.members]
         insert_bulk_steps(tx, steps)
         insert_fulfilments(tx, fulfilments)
         if errors:
@@ -206,6 +199,7 @@ class BulkFulfilHandler:
     def _bulk_error(self, one: _Decided, bulk_key: int, error: FspiopError) -> BulkError:
         """What the payer will be told: the payee's own body byte for byte, or the hub's error."""
         theirs = one.decision.outcome is FulfilOutcome.ERROR
+        note_refused_bulk(error.code)
         content = put_content_or_slow_down(self._store, one.incoming.raw if theirs else error_body(error))
         return BulkError(bulk_key, error.code, error.description, content)
 
@@ -233,6 +227,7 @@ class BulkFulfilHandler:
     def _answer(self, one: _Decided) -> Output:
         message, error = one.incoming.message, one.decision.error
         assert error is not None
+        note_refused_bulk(error.code)
         return notice(
             BULK_FULFIL_MODIFIED if error == MODIFIED_REQUEST else BULK_FULFIL_REFUSED,
             message.bulk_transfer_id,
@@ -241,6 +236,18 @@ class BulkFulfilHandler:
             put_content_or_slow_down(self._store, error_body(error)),
             request_id=message.request_id,
         )
+
+
+def fulfil_request(body: Mapping[str, Any], *, is_error: bool) -> FulfilRequest:
+    """What a PUT /bulkTransfers/{ID}, or its /error, says, of a body that the edge has validated."""
+    timestamp = body.get("completedTimestamp")
+    return FulfilRequest(
+        state=body.get("bulkTransferState"),
+        error=_error(body) if is_error else None,
+        completed_ms=None if timestamp is None else parse_datetime_ms(timestamp),
+        answers=[_item_answer(result) for result in body.get("individualTransferResults", ())],
+        hash=canonical_hash(body),
+    )
 
 
 def _error(body: Mapping[str, Any]) -> FspiopError:
@@ -282,7 +289,8 @@ def _fulfilment(one: _Decided, bulk_key: int, outcome: FulfilOutcome) -> BulkFul
     )
 
 
-def _member_output(bulk_transfer_id: bytes, member: MemberAnswer) -> Output:
+def member_output(bulk_transfer_id: bytes, member: MemberAnswer) -> Output:
+    """What goes on to fulfil for one member of a bulk."""
     refused_or_failed = ITEM_FULFIL_REFUSED if member.refused else ITEM_FULFIL_FAILED
     combination = ITEM_FULFIL if member.error is None else refused_or_failed
     message = TransferFulfil(

@@ -20,7 +20,8 @@ from domain.combinations import BULK_FINAL, BULK_FINAL_ERROR, BULK_FORWARD
 from domain.identifiers import bulk_key_of, id_text
 from domain.states import BULK_API_STATES, FORWARDED_ITEM_STATES, BulkState, ItemState
 from handlers.handler import Output
-from handlers.notices import notice, put_content_or_slow_down
+from handlers.notices import notice
+from handlers.object_calls import BatchCalls
 from handlers.requests import read_json, read_request
 from object_store.interface import ObjectStore
 from schemas.fspiop.datetimes import format_datetime
@@ -32,25 +33,36 @@ _log = logging.getLogger(__name__)
 class BulkOutcome:
     """Builds what is told about the bulks whose `items` these are, in the caller's transaction."""
 
-    def __init__(self, store: ObjectStore, tx: Connection, items: Sequence[ItemRow]) -> None:
+    def __init__(self, calls: BatchCalls, store: ObjectStore, tx: Connection, items: Sequence[ItemRow]) -> None:
+        self._calls = calls
         self._store = store
         self._tx = tx
         self._items: dict[int, list[ItemRow]] = {}
         for item in items:
             self._items.setdefault(bulk_key_of(item.transfer_key), []).append(item)
 
-    def forward(self, bulk: BulkRow) -> list[Output]:
-        """The POST to the payee with what could be reserved; not made any more once the bulk has expired."""
-        request = self._request(bulk, bulk.request_id)
+    def forward(self, bulks: Sequence[BulkRow]) -> list[Output]:
+        """The POSTs to the payees with what could be reserved; not made any more once the bulk has expired."""
+        requests = self._calls.in_order(lambda bulk: self._request(bulk, bulk.request_id), bulks)
+        return [
+            output for bulk, request in zip(bulks, requests, strict=True) for output in self._forward(bulk, request)
+        ]
+
+    def _forward(self, bulk: BulkRow, request: dict[str, Any] | None) -> list[Output]:
         if request is None or bulk.payee_fsp is None:
             # Money is reserved for a payload that is gone. Nobody else's bulk may wait for it: the payee is not asked,
             # and the timeout gives the money back and tells the payer.
-            _log.error("bulk %s cannot be forwarded and will expire", id_text(bulk.bulk_transfer_id))
+            bulk_transfer_id = id_text(bulk.bulk_transfer_id)
+            _log.error(
+                "bulk %s cannot be forwarded and will expire",
+                bulk_transfer_id,
+                extra={"bulk_transfer_id": bulk_transfer_id},
+            )
             return []
         accepted = frozenset(
             id_text(item.transfer_id) for item in self._items[bulk.bulk_key] if item.state is ItemState.ACCEPTED
         )
-        content = put_content_or_slow_down(self._store, forward_body(request, accepted))
+        content = self._calls.put(forward_body(request, accepted))
         return [
             notice(
                 BULK_FORWARD, bulk.bulk_transfer_id, bulk.payee_fsp, "POST", content, not_after_ms=bulk.expiration_ms
@@ -65,11 +77,12 @@ class BulkOutcome:
         hub_time = format_datetime(now_ms(self._tx))
         results: list[BulkResult] = []
         outputs: list[Output] = []
-        for bulk, state in ended:
+        said_by_payees = self._calls.in_order(self._said_by_payee, [bulk for bulk, _ in ended])
+        for (bulk, state), said in zip(ended, said_by_payees, strict=True):
             completed = bulk.completed_timestamp
             if completed is None or bulk.fulfil_outcome is FulfilOutcome.INVALID:
                 completed = hub_time
-            lists = self._lists(bulk, state, completed, extensions.get(bulk.bulk_key, ()))
+            lists = self._lists(bulk, state, completed, extensions.get(bulk.bulk_key, ()), said)
             for role, list_content in lists.items():
                 told_error = role is Role.PAYER and payer_is_told_an_error(state, bulk.fulfil_outcome)
                 content = error_contents[bulk.bulk_key] if told_error else list_content
@@ -82,19 +95,23 @@ class BulkOutcome:
         return results, outputs
 
     def _lists(
-        self, bulk: BulkRow, state: BulkState, completed: str, extensions: Sequence[tuple[str, str]]
+        self,
+        bulk: BulkRow,
+        state: BulkState,
+        completed: str,
+        extensions: Sequence[tuple[str, str]],
+        said: Mapping[str, Any],
     ) -> Mapping[Role, str]:
         """The content keys of the payer's list, and of the payee's if the bulk was ever forwarded."""
-        said = self._said_by_payee(bulk)
         shown = BULK_API_STATES[state]
         items = self._items.get(bulk.bulk_key, [])
         rows = [(item.state, _result(item, bulk.fulfil_outcome, said)) for item in items]
         everything = result_body(shown, completed, (result for _, result in rows), extensions)
-        lists = {Role.PAYER: put_content_or_slow_down(self._store, everything)}
+        lists = {Role.PAYER: self._calls.put(everything)}
         if bulk.was_accepted:
             subset = (result for item_state, result in rows if item_state in FORWARDED_ITEM_STATES)
             body = result_body(shown, completed, subset, extensions)
-            lists[Role.PAYEE] = put_content_or_slow_down(self._store, body)
+            lists[Role.PAYEE] = self._calls.put(body)
         return lists
 
     def _said_by_payee(self, bulk: BulkRow) -> Mapping[str, Any]:

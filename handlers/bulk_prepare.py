@@ -54,6 +54,7 @@ from domain.identifiers import id_bytes, transfer_key
 from domain.money import parse_amount
 from domain.states import BULK_API_STATES, BulkState
 from handlers.handler import Output
+from handlers.metrics import note_refused_bulk
 from handlers.notices import notice, put_content_or_slow_down
 from handlers.requests import read_json, read_request
 from handlers.rounds import rounds
@@ -117,14 +118,7 @@ class BulkPrepareHandler:
         body = None if kept is None else read_json(kept)
         if kept is None or body is None:
             return _Incoming(message, None, None, None)
-        request = BulkRequest(
-            payer_fsp=body["payerFsp"],
-            payee_fsp=body["payeeFsp"],
-            expiration_ms=parse_datetime_ms(body["expiration"]),
-            transfer_ids=tuple(id_bytes(item["transferId"]) for item in body["individualTransfers"]),
-            hash=canonical_hash(body),
-        )
-        return _Incoming(message, kept.destination, body, request)
+        return _Incoming(message, kept.destination, body, bulk_request(body))
 
     def _decide(self, tx: Connection, incoming: Sequence[_Incoming]) -> list[_Decided]:
         known = bulks_by_id(tx, [one.message.bulk_transfer_id for one in incoming])
@@ -178,33 +172,9 @@ class BulkPrepareHandler:
         return outputs
 
     def _split(self, one: _Decided, bulk_key: int) -> list[Output]:
-        """A message per item, each with the bulk's expiration (BULK-20, BULK-21)."""
         request, body = _readable(one), one.incoming.body
         assert body is not None
-        bulk_transfer_id = one.incoming.message.bulk_transfer_id
-        items = [
-            TransferPrepare(
-                ITEM_PREPARE.type,
-                ITEM_PREPARE.action,
-                ITEM_PREPARE.status,
-                bulk_transfer_id,
-                transfer_key(bulk_key, number),
-                transfer_id,
-                request.payer_fsp,
-                request.payee_fsp,
-                item["transferAmount"]["currency"],
-                item["transferAmount"]["amount"],
-                item["condition"],
-                request.expiration_ms,
-                canonical_hash(item),
-            )
-            for number, (item, transfer_id) in enumerate(
-                zip(body["individualTransfers"], request.transfer_ids, strict=True), start=1
-            )
-        ]
-        if self._rules.ascending_amount_order:
-            items.sort(key=lambda item: parse_amount(item.amount))
-        return [Output(TOPIC_TRANSFER_PREPARE, bulk_transfer_id, item) for item in items]
+        return prepare_outputs(one.incoming.message.bulk_transfer_id, bulk_key, body, request, self._rules)
 
     def _refuse(self, tx: Connection, refused: Sequence[_Decided], keys: Mapping[bytes, int]) -> list[Output]:
         list_content = put_content_or_slow_down(self._store, state_body(BULK_API_STATES[BulkState.REJECTED]))
@@ -215,6 +185,7 @@ class BulkPrepareHandler:
         for one in refused:
             message, error = one.incoming.message, one.decision.error
             assert error is not None
+            note_refused_bulk(error.code)
             bulk_key = keys[message.bulk_transfer_id]
             content = put_content_or_slow_down(self._store, error_body(error))
             steps += _steps(
@@ -253,6 +224,7 @@ class BulkPrepareHandler:
     def _answer(self, one: _Decided) -> Output:
         message, error = one.incoming.message, one.decision.error
         assert error is not None
+        note_refused_bulk(error.code)
         combination = BULK_PREPARE_MODIFIED if error == MODIFIED_REQUEST else BULK_PREPARE_REFUSED
         content = put_content_or_slow_down(self._store, error_body(error))
         return notice(
@@ -263,6 +235,46 @@ class BulkPrepareHandler:
             content,
             request_id=message.request_id,
         )
+
+
+def bulk_request(body: Mapping[str, Any]) -> BulkRequest:
+    """What a POST /bulkTransfers says, of a body that the edge has validated."""
+    return BulkRequest(
+        payer_fsp=body["payerFsp"],
+        payee_fsp=body["payeeFsp"],
+        expiration_ms=parse_datetime_ms(body["expiration"]),
+        transfer_ids=tuple(id_bytes(item["transferId"]) for item in body["individualTransfers"]),
+        hash=canonical_hash(body),
+    )
+
+
+def prepare_outputs(
+    bulk_transfer_id: bytes, bulk_key: int, body: Mapping[str, Any], request: BulkRequest, rules: BulkRules
+) -> list[Output]:
+    """A message per item, each with the bulk's expiration (BULK-20, BULK-21)."""
+    items = [
+        TransferPrepare(
+            ITEM_PREPARE.type,
+            ITEM_PREPARE.action,
+            ITEM_PREPARE.status,
+            bulk_transfer_id,
+            transfer_key(bulk_key, number),
+            transfer_id,
+            request.payer_fsp,
+            request.payee_fsp,
+            item["transferAmount"]["currency"],
+            item["transferAmount"]["amount"],
+            item["condition"],
+            request.expiration_ms,
+            canonical_hash(item),
+        )
+        for number, (item, transfer_id) in enumerate(
+            zip(body["individualTransfers"], request.transfer_ids, strict=True), start=1
+        )
+    ]
+    if rules.ascending_amount_order:
+        items.sort(key=lambda item: parse_amount(item.amount))
+    return [Output(TOPIC_TRANSFER_PREPARE, bulk_transfer_id, item) for item in items]
 
 
 def _readable(one: _Decided) -> BulkRequest:

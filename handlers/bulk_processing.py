@@ -8,7 +8,8 @@ Emits       ACCEPTED: the POST to the payee (#21); an end: the final callback of
 
 The bulks are locked in key order before anything is read, so whichever of many workers sets the last item decides the bulk,
 once (BULK-120). The state, the results and the notifications are one transaction (X-34). Bodies are kept in the object store
-before the transaction ends, under their own hash, so a retry writes the same bytes under the same name.
+before the transaction ends, under their own hash, so a retry writes the same bytes under the same name. The locks are held
+meanwhile, so the store has a bounded time (`object_calls`): then the batch is rolled back and tried again in halves.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ from domain.identifiers import bulk_key_of
 from domain.states import BulkState, ItemState, is_final
 from handlers.bulk_outcome import BulkOutcome
 from handlers.handler import Crash, Output
+from handlers.object_calls import ObjectCalls
 from object_store.interface import ObjectStore
 from schemas.messages import BulkProcessing
 
@@ -45,6 +47,7 @@ class BulkProcessingHandler:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self._calls = ObjectCalls(store)
 
     def weight(self, message: BulkProcessing) -> int:
         return 1
@@ -83,13 +86,15 @@ class BulkProcessingHandler:
         told = {bulk.bulk_key: bulk.item_count for bulk in [*forwarded, *(bulk for bulk, _ in ended)]}
         if not told:
             return []
-        outcome = BulkOutcome(self._store, tx, items_of(tx, told))
-        outputs = [output for bulk in forwarded for output in outcome.forward(bulk)]
-        if ended:
-            results, final = outcome.final(ended)
-            insert_results(tx, results)
-            end_expirations(tx, [bulk.bulk_key for bulk, _ in ended])
-            outputs += final
+        items = items_of(tx, told)
+        with self._calls.of_batch() as calls:
+            outcome = BulkOutcome(calls, self._store, tx, items)
+            outputs = outcome.forward(forwarded)
+            if ended:
+                results, final = outcome.final(ended)
+                insert_results(tx, results)
+                end_expirations(tx, [bulk.bulk_key for bulk, _ in ended])
+                outputs += final
         return outputs
 
 

@@ -49,8 +49,11 @@ from db.deliveries import (
     claim_deliveries,
     record_outcomes,
 )
+from db.engine import connection_parameters
 from domain.delivery import DeliveryState, FailedAttempt, GiveUp, RetryLimits, after_failure
-from handlers.delivery_client import Answer, ClientLimits, DeliveryClient
+from handlers.delivery_client import Answer, ClientLimits, DeliveryClient, ids_of_delivery
+from handlers.metrics import DelivererMetrics
+from handlers.tracing import Tracing
 from object_store.interface import ObjectStore
 from schemas.fspiop.signatures import Signer
 
@@ -70,11 +73,14 @@ class DelivererSettings:
     gather_ms: int = 4
     idle_poll_ms: int = 1_000
     database_retry_ms: int = 500
+    # The longest pause after an attempt that the object store did not let us make: when it is back, callbacks go out.
+    own_pause_max_ms: int = 30_000
     stop_timeout_ms: int = 10_000
     client: ClientLimits = field(default_factory=ClientLimits)
     retry: RetryLimits = field(default_factory=RetryLimits)
     # Signs what the hub says; None where the scheme has no signatures.
     signer: Signer | None = None
+    tracing: Tracing | None = None
 
     def __post_init__(self) -> None:
         if self.lease_ms <= self.client.attempt_timeout_ms + self.gather_ms:
@@ -89,10 +95,11 @@ class Deliverer:
     def __init__(self, engine: Engine, object_store: ObjectStore, settings: DelivererSettings) -> None:
         self._engine = engine
         self._settings = settings
-        self._client = DeliveryClient(object_store, settings.client, settings.signer)
+        self._client = DeliveryClient(object_store, settings.client, settings.signer, settings.tracing)
         self._database_thread = ThreadPoolExecutor(1, thread_name_prefix="deliverer-database")
         self._wake = asyncio.Event()
         self._stopping = False
+        self._metrics = DelivererMetrics()
         self._in_flight: dict[asyncio.Task[None], ClaimedDelivery] = {}
         # Outcomes that the database has not confirmed yet; their slots stay taken until it has.
         self._ended: list[tuple[ClaimedDelivery, AttemptOutcome]] = []
@@ -149,8 +156,13 @@ class Deliverer:
             if outcome.delay_ms is not None:
                 heapq.heappush(self._due, recorded + outcome.delay_ms / 1000)
         for delivery_id in claim.expired:
-            log.warning("delivery %d is dead: its bulk transfer expired before it was sent", delivery_id)
+            log.warning(
+                "delivery %d is dead: its bulk transfer expired before it was sent",
+                delivery_id,
+                extra={"delivery_id": delivery_id},
+            )
         if claim.expired:
+            self._metrics.expired(len(claim.expired))
             # What stood behind a callback that died is first of its bulk now.
             self._wake.set()
         for claimed in claim.deliveries:
@@ -193,6 +205,7 @@ class Deliverer:
     def _start(self, claimed: ClaimedDelivery) -> None:
         task = asyncio.create_task(self._attempt(claimed))
         self._in_flight[task] = claimed
+        self._metrics.under_way(len(self._in_flight))
         task.add_done_callback(self._attempt_ended)
 
     async def _attempt(self, claimed: ClaimedDelivery) -> None:
@@ -200,29 +213,45 @@ class Deliverer:
         answer = await self._client.attempt(claimed)
         if answer.delivered:
             self._failures.pop(claimed.fsp, None)
-        else:
+        elif not answer.is_ours:
             self._failures[claimed.fsp] += 1
         outcome = self._outcome(claimed, answer, elapsed_ms=int((time.monotonic() - began) * 1000))
         self._ended.append((claimed, outcome))
+        self._metrics.attempted(claimed, outcome)
 
     def _attempt_ended(self, task: asyncio.Task[None]) -> None:
         claimed = self._in_flight.pop(task)
+        self._metrics.under_way(len(self._in_flight))
         if not task.cancelled() and (bug := task.exception()) is not None:
-            log.error("delivery %d is left to its lease", claimed.delivery_id, exc_info=bug)
+            log.error(
+                "delivery %d is left to its lease", claimed.delivery_id, exc_info=bug, extra=ids_of_delivery(claimed)
+            )
         self._wake.set()
 
     def _outcome(self, claimed: ClaimedDelivery, answer: Answer, *, elapsed_ms: int) -> AttemptOutcome:
         state, delay_ms, error = DeliveryState.DELIVERED, None, answer.error
         if not answer.delivered:
             left_ms = None if claimed.left_ms is None else claimed.left_ms - elapsed_ms
-            failed = FailedAttempt(claimed.attempts, claimed.age_ms + elapsed_ms, left_ms)
+            # What is our fault uses up no FSP's last attempt.
+            attempts = (
+                min(claimed.attempts, self._settings.retry.attempts_max - 1) if answer.is_ours else claimed.attempts
+            )
+            failed = FailedAttempt(attempts, claimed.age_ms + elapsed_ms, left_ms)
             decision = after_failure(self._settings.retry, failed, random.random())  # noqa: S311  # jitter, no secret
             if isinstance(decision, GiveUp):
                 state = DeliveryState.DEAD
                 error = f"{decision.reason}; {error}" if error else decision.reason
-                log.error("delivery %d to %s is dead: %s", claimed.delivery_id, claimed.fsp, error)
+                log.error(
+                    "delivery %d to %s is dead: %s",
+                    claimed.delivery_id,
+                    claimed.fsp,
+                    error,
+                    extra=ids_of_delivery(claimed),
+                )
             else:
                 state, delay_ms = DeliveryState.WAITING, decision.delay_ms
+                if answer.is_ours:
+                    delay_ms = min(delay_ms, self._settings.own_pause_max_ms)
         return AttemptOutcome(
             delivery_id=claimed.delivery_id,
             attempt=claimed.attempt,
@@ -255,12 +284,10 @@ class Deliverer:
 
     async def _listen(self) -> None:
         """Wake up when notification has committed; a missed word costs no more than an idle poll."""
-        _, parameters = self._engine.dialect.create_connect_args(self._engine.url)
+        parameters = connection_parameters(self._engine) | {"application_name": "deliverer-listen"}
         while True:
             try:
-                async with await psycopg.AsyncConnection.connect(
-                    **parameters, autocommit=True, connect_timeout=10, application_name="deliverer-listen"
-                ) as connection:
+                async with await psycopg.AsyncConnection.connect(**parameters, autocommit=True) as connection:
                     await connection.execute(f"LISTEN {CHANNEL}")
                     self._wake.set()
                     async for _ in connection.notifies():
@@ -270,14 +297,20 @@ class Deliverer:
             await asyncio.sleep(self._settings.database_retry_ms / 1000)
 
 
-def run_deliverer(engine: Engine, object_store: ObjectStore, settings: DelivererSettings) -> None:
-    """The process: deliver until SIGTERM or SIGINT; called on the main thread."""
+def run_deliverer(
+    engine: Engine,
+    object_store: ObjectStore,
+    settings: DelivererSettings,
+    on_start: Callable[[], object] = lambda: None,
+) -> None:
+    """The process: deliver until SIGTERM or SIGINT; called on the main thread. From `on_start` on it hears them."""
 
     async def run() -> None:
         deliverer = Deliverer(engine, object_store, settings)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, deliverer.stop)
+        on_start()
         await deliverer.run()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -14,8 +14,8 @@ What an FSP can do to the sender is bounded: internal addresses are refused befo
 the head of an answer is at most 100 KiB (h11's bound), its body is read for the connection's sake only, up to a bound, and
 thrown away. The status decides.
 
-Whatever goes wrong becomes the text of a failed attempt: one FSP's trouble is nobody else's. The whole attempt has a
-deadline, so it ends before its lease does.
+Whatever goes wrong becomes the text of a failed attempt: one FSP's trouble is nobody else's, and an object store that is
+away is no FSP's (`is_ours`). The whole attempt has a deadline, so it ends before its lease does.
 """
 
 import asyncio
@@ -34,8 +34,9 @@ import httpx
 from db.deliveries import ERROR_LENGTH_MAX, ClaimedDelivery
 from domain.delivery import EXPIRED_REASON, Callback, Resource, is_delivered
 from handlers.guarded_network import GuardedNetwork
+from handlers.tracing import Tracing
 from object_store.envelope import CorruptRequest, unpack_request
-from object_store.interface import ObjectStore, ObjectStoreError
+from object_store.interface import ObjectStore, ObjectStoreError, ObjectStoreUnavailable
 from schemas.callback_addresses import ONLY_EXTERNAL, AddressRefused, AllowedAddresses
 from schemas.callbacks import UnusableEndpoint, callback_url, http_method
 from schemas.fspiop.signatures import HEADER as SIGNATURE_HEADER
@@ -78,6 +79,8 @@ class Answer:
     status: int | None
     error: str | None
     duration_ms: int
+    # The request could not be made because of us: that says nothing about the FSP.
+    is_ours: bool = False
 
     @property
     def delivered(self) -> bool:
@@ -96,13 +99,24 @@ class _NotSent(Exception):
     """The request was not made; the text says why."""
 
 
+class _StoreIsAway(_NotSent):
+    """The body cannot be read now."""
+
+
 class DeliveryClient:
     """Sends callbacks, many at a time, on one event loop."""
 
-    def __init__(self, object_store: ObjectStore, limits: ClientLimits, signer: Signer | None = None) -> None:
+    def __init__(
+        self,
+        object_store: ObjectStore,
+        limits: ClientLimits,
+        signer: Signer | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._object_store = object_store
         self._limits = limits
         self._signer = signer
+        self._tracing = tracing
         # Threads of their own: a slow object store must not hold up the statements of the deliverer.
         self._threads = ThreadPoolExecutor(limits.object_threads, thread_name_prefix="object")
         self._network = GuardedNetwork(limits.allowed, limits.lookups_max)
@@ -134,10 +148,12 @@ class DeliveryClient:
 
     async def attempt(self, claimed: ClaimedDelivery) -> Answer:
         """Make one attempt; never raises but when it is cancelled."""
-        began = time.monotonic()
+        began, began_ns = time.monotonic(), time.time_ns()
+        message: _Message | None = None
         url: str | None = None
         status: int | None = None
         error: str | None = None
+        is_ours = False
         try:
             async with asyncio.timeout(self._limits.attempt_timeout_ms / 1000):
                 url = self._url(claimed)
@@ -146,16 +162,24 @@ class DeliveryClient:
                     raise _NotSent(EXPIRED_REASON)
                 status = await self._send(claimed, url, message)
         except (_NotSent, AddressRefused) as refusal:
-            error = str(refusal)
+            error, is_ours = str(refusal), isinstance(refusal, _StoreIsAway)
         except TimeoutError:
-            error = f"no answer within {self._limits.attempt_timeout_ms} ms"
+            is_ours = message is None
+            what = "body" if is_ours else "answer"
+            error = f"no {what} within {self._limits.attempt_timeout_ms} ms"
         except _HTTP_ERRORS as failure:
             error = f"{type(failure).__name__}: {failure}"
         except Exception as failure:
             # A bug, or an address or header that the client library chokes on: it must not stop the other callbacks.
-            log.exception("delivery %d: the attempt failed unexpectedly", claimed.delivery_id)
+            log.exception(
+                "delivery %d: the attempt failed unexpectedly", claimed.delivery_id, extra=ids_of_delivery(claimed)
+            )
             error = f"{type(failure).__name__}: {failure}"
-        return Answer(url, status, None if error is None else error[:ERROR_LENGTH_MAX], _milliseconds_since(began))
+        if self._tracing is not None:
+            sent = message.headers if message is not None else claimed.headers or {}
+            self._tracing.attempted(claimed, sent, began_ns, status, error)
+        error = None if error is None else error[:ERROR_LENGTH_MAX]
+        return Answer(url, status, error, _milliseconds_since(began), is_ours)
 
     @staticmethod
     def _url(claimed: ClaimedDelivery) -> str:
@@ -175,6 +199,8 @@ class DeliveryClient:
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._threads, partial(self._make_message, claimed))
+        except ObjectStoreUnavailable as error:
+            raise _StoreIsAway(f"no body: {error}") from error
         except (ObjectStoreError, CorruptRequest) as error:
             raise _NotSent(f"no body: {type(error).__name__}: {error}") from error
 
@@ -230,6 +256,12 @@ class DeliveryClient:
         except (TimeoutError, *_HTTP_ERRORS):
             # The status has been said; what is wrong with the rest is not the callback's concern.
             return
+
+
+def ids_of_delivery(claimed: ClaimedDelivery) -> dict[str, object]:
+    """What log lines about a callback say it is about."""
+    entity = "bulk_transfer_id" if claimed.resource == Resource.BULK_TRANSFERS else "transfer_id"
+    return {"delivery_id": claimed.delivery_id, "fsp": claimed.fsp, entity: str(claimed.entity_id)}
 
 
 def _milliseconds_since(began: float) -> int:

@@ -2,7 +2,8 @@
 
 Trouble has three kinds, and each is an exception:
 
-    SlowDown    the batch is rolled back and tried again after a pause (a lost key race, a store that is away)
+    SlowDown    the batch is rolled back and tried again after a pause (a lost key race, a store that is away);
+                TooMuch, a kind of it, with fewer records (a store that is slow)
     BadMessage  this one message cannot be worked on: it becomes a dead letter, the rest of the batch goes on
     Crash       going on would harm: the process stops with a clear message and its supervisor starts it again
 
@@ -19,6 +20,10 @@ from schemas.messages import Message
 
 class SlowDown(Exception):
     """Roll back, wait, try the batch again."""
+
+
+class TooMuch(SlowDown):
+    """Roll back, wait, try again with half of the batch: what it waits for is too slow for all of it."""
 
 
 class BadMessage(Exception):

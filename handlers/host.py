@@ -32,6 +32,7 @@ from handlers.single_notification import SingleNotificationHandler
 from handlers.single_position import SinglePositionHandler
 from handlers.single_prepare import SinglePrepareHandler
 from handlers.timeout import TimeoutHandler
+from handlers.tracing import Tracing
 from handlers.transfer_get import TransferGetHandler
 from object_store.interface import ObjectStore
 from stream.interface import Consumer, OnAssign, OnRevoke, Stream
@@ -51,6 +52,7 @@ class HandlerWorld:
     bulk_rules: BulkRules = field(default_factory=BulkRules)
     fulfil_rules: FulfilRules = field(default_factory=FulfilRules)
     loop_limits: LoopLimits = field(default_factory=LoopLimits)
+    tracing: Tracing | None = None
     tick_ms: int = 250
 
 
@@ -82,7 +84,7 @@ STUCK_AFTER_S = 60.0
 def make_loop(name: str, world: HandlerWorld) -> HandlerLoop:
     """The loop of one handler; raises KeyError for a name that is none of HANDLER_NAMES."""
     handler = _MAKERS[name](world)
-    return HandlerLoop(handler, world.engine, world.stream, world.loop_limits, _opener(handler, world))
+    return HandlerLoop(handler, world.engine, world.stream, world.loop_limits, _opener(handler, world), world.tracing)
 
 
 def _opener(handler: Handler, world: HandlerWorld) -> OpenConsumer:
@@ -101,9 +103,13 @@ def _opener(handler: Handler, world: HandlerWorld) -> OpenConsumer:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether a process does its work: per handler what is wrong with it; nothing, if it is ready."""
+    """Whether a process does its work: per handler what is wrong with it; nothing, if it is ready.
+
+    `spares` are the handlers that wait, in good order, for a partition: there are more processes than partitions.
+    """
 
     trouble: Mapping[str, str]
+    spares: Sequence[str] = ()
 
     @property
     def ready(self) -> bool:
@@ -139,13 +145,16 @@ class HandlerHost:
     def readiness(self) -> Readiness:
         """A consumer that owns nothing is not ready (D28), unless the group has more members than partitions."""
         trouble: dict[str, str] = {}
+        spares: list[str] = []
         for loop in self._loops:
             silence_s = time.monotonic() - loop.last_turn_s
             if silence_s > STUCK_AFTER_S:
                 trouble[loop.handler.name] = f"has not turned for {silence_s:.0f} s"
-            elif not loop.owned() and not loop.is_spare():
+            elif not loop.owned() and loop.is_spare():
+                spares.append(loop.handler.name)
+            elif not loop.owned():
                 trouble[loop.handler.name] = "owns no partition"
-        return Readiness(trouble)
+        return Readiness(trouble, spares)
 
     def _run_loop(self, loop: HandlerLoop) -> None:
         try:

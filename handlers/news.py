@@ -1,7 +1,9 @@
 """The two messages that several handlers send about one transfer: to position, and to bulk-processing."""
 
-from domain.combinations import TOPIC_BULK_PROCESSING, TOPIC_TRANSFER_POSITION, Combination
+from db.transfers import OpenItemRow
+from domain.combinations import POSITION_COMMIT, TOPIC_BULK_PROCESSING, TOPIC_TRANSFER_POSITION, Combination
 from domain.fspiop_errors import FspiopError
+from domain.timeout import DueMessage
 from handlers.handler import Output
 from schemas.messages import BulkProcessing, TransferPosition
 
@@ -40,3 +42,13 @@ def to_position(
         combination.type, combination.action, combination.status, bulk_transfer_id, transfer_key, transfer_id
     )
     return Output(TOPIC_TRANSFER_POSITION, account_key(account_id), message)
+
+
+def due_output(message: DueMessage, row: OpenItemRow, bulk_transfer_id: bytes) -> Output:
+    """The message that an open item's state calls for, to whoever it is for."""
+    combination = message.combination
+    if combination.topic == TOPIC_TRANSFER_POSITION:
+        account = row.payee_account if combination == POSITION_COMMIT else row.payer_account
+        assert account is not None, "a transfer that holds money has both its accounts"
+        return to_position(combination, account, bulk_transfer_id, row.transfer_key, row.transfer_id)
+    return item_news(combination, bulk_transfer_id, row.transfer_key, row.transfer_id, message.error)

@@ -17,6 +17,7 @@ and a dead letter would be silence. When the process dies, the batch is read aga
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -25,10 +26,12 @@ from sqlalchemy import Connection
 
 from db.deliveries import NewDelivery, insert_deliveries, load_receivers
 from db.reference_data import HUB_NAME
+from db.traces import forward_traces
 from domain.combinations import BULK_FORWARD, TOPIC_NOTIFICATION, Combination, UnknownCombination, require_known
 from domain.delivery import Callback, ContradictoryNotification, DeliveryKind, Resource, delivery_kind
 from domain.identifiers import id_text
 from handlers.handler import BadMessage, Crash, Output
+from handlers.tracing import continued, headers_of_outputs
 from schemas.callbacks import callback_headers
 from schemas.messages import Message, Notification
 
@@ -50,7 +53,7 @@ class NotificationHandler:
         return 1
 
     def handle(self, tx: Connection, messages: Sequence[Any]) -> list[Output]:
-        """Two statements, whatever the number of messages."""
+        """Two statements, whatever the number of messages, and a third where there is a trace to carry on."""
         try:
             for message in messages:
                 require_known(self.topic, message.type, message.action, message.status)
@@ -60,9 +63,9 @@ class NotificationHandler:
                 raise BadMessage(str(error)) from error
             raise
         at, known = load_receivers(tx, sorted({message.to for message in messages}))
-        deliveries = [self._delivery(message, at) for message in messages if self._is_known(message, known)]
-        if deliveries:
-            insert_deliveries(tx, deliveries)
+        told = [message for message in messages if self._is_known(message, known)]
+        if told:
+            insert_deliveries(tx, self._traced(tx, told, [self._delivery(message, at) for message in told]))
         return []
 
     def give_up(self, tx: Connection, message: Any, reason: str) -> list[Output]:
@@ -83,6 +86,7 @@ class NotificationHandler:
             message.to,
             message.action,
             message.status,
+            extra={"handler": self.name, **self._ids(message)},
         )
         return False
 
@@ -117,3 +121,24 @@ class NotificationHandler:
 
     def _about(self, message: Any) -> str:
         return f"bulk {id_text(message.bulk_transfer_id)}"
+
+    def _ids(self, message: Any) -> dict[str, str]:
+        return {"bulk_transfer_id": id_text(message.bulk_transfer_id)}
+
+    def _traced(self, tx: Connection, messages: Sequence[Any], deliveries: Sequence[NewDelivery]) -> list[NewDelivery]:
+        """The same, with the trace's context among the headers that the hub itself says (handlers/tracing.py)."""
+        headers_of = headers_of_outputs()
+        if headers_of is None:
+            return list(deliveries)
+        final = [one.entity_id for one in deliveries if one.kind == DeliveryKind.FINAL and one.headers is not None]
+        first = forward_traces(tx, final) if final else {}
+        traced = []
+        for message, delivery in zip(messages, deliveries, strict=True):
+            if delivery.headers is not None:
+                trace = {name: value.decode() for name, value in headers_of(message)}
+                if delivery.kind == DeliveryKind.FINAL:
+                    # The payee may have answered in a trace of its own; the payer asked in the POST's.
+                    trace = continued(first.get(delivery.entity_id), trace)
+                delivery = replace(delivery, headers=delivery.headers | trace)
+            traced.append(delivery)
+        return traced

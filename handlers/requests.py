@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from domain.identifiers import id_text
 from handlers.handler import SlowDown
 from object_store.envelope import CorruptRequest, KeptRequest, request_key, unpack_request
 from object_store.interface import ObjectMissing, ObjectStore, ObjectStoreUnavailable
@@ -20,7 +21,9 @@ def read_request(store: ObjectStore, bulk_transfer_id: bytes, request_id: bytes)
     except ObjectStoreUnavailable as away:
         raise SlowDown(str(away)) from away
     except (ObjectMissing, CorruptRequest) as lost:
-        _log.error("the payload %s cannot be read: %s", key, lost)
+        _log.error(
+            "the payload %s cannot be read: %s", key, lost, extra={"bulk_transfer_id": id_text(bulk_transfer_id)}
+        )
         return None
 
 

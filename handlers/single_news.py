@@ -3,7 +3,8 @@
 from domain.combinations import TOPIC_SINGLE_NOTIFICATION, TOPIC_SINGLE_POSITION, Combination
 from domain.delivery import Callback
 from domain.fspiop_errors import FspiopError
-from domain.single_transfers import SingleTransfer, Telling, has_ended, tellings
+from domain.single_transfers import SingleTransfer, Telling, has_ended, position_request, tellings
+from domain.states import TransferState
 from domain.transfer_get import TransferView, outcome_view
 from handlers.handler import Output
 from handlers.news import account_key
@@ -20,6 +21,16 @@ def to_single_position(combination: Combination, account_id: int, transfer_key: 
 def outcome_news(single: SingleTransfer) -> list[Output]:
     """Tell both sides what the transfer has just come to, each as domain/single_transfers.py says."""
     return [_telling(single, telling) for telling in tellings(single)]
+
+
+def state_outputs(single: SingleTransfer) -> list[Output]:
+    """What a transfer's state calls for: callbacks where it was reserved or has ended, else a move of money."""
+    if has_ended(single.state) or single.state is TransferState.RESERVED:
+        return outcome_news(single)
+    account = single.payee_account if single.state is TransferState.RECEIVED_FULFIL else single.payer_account
+    assert account is not None, "a transfer that holds money has both its accounts"
+    request = position_request(single.state, single.reason)
+    return [to_single_position(request, account, single.transfer_key, single.transfer_id)]
 
 
 def outcome_answer(combination: Combination, single: SingleTransfer, to: str, request_id: bytes) -> Output:

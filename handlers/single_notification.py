@@ -72,3 +72,6 @@ class SingleNotificationHandler(NotificationHandler):
 
     def _about(self, message: Any) -> str:
         return f"transfer {id_text(message.transfer_id)}"
+
+    def _ids(self, message: Any) -> dict[str, str]:
+        return {"transfer_id": id_text(message.transfer_id)}

@@ -15,11 +15,11 @@ from db.transfers import TransferStateChange, insert_transfer_steps
 from domain.combinations import SINGLE_EXPIRED, SINGLE_POSITION_TIMEOUT
 from domain.fspiop_errors import TRANSFER_EXPIRED
 from domain.identifiers import bulk_key_of, single_key
-from domain.single_transfers import SingleTransfer, has_ended, position_request
+from domain.single_transfers import SingleTransfer, has_ended
 from domain.states import TransferState
 from domain.timeout import EXPIRY_STEPS
 from handlers.handler import Output
-from handlers.single_news import outcome_news, to_single_position
+from handlers.single_news import state_outputs
 
 _REASONS = {
     TransferState.EXPIRED_PREPARED: SINGLE_EXPIRED.action,
@@ -40,7 +40,7 @@ def expire_singles(tx: Connection, numbers: Sequence[int], look_again_ms: int) -
     if ended:
         end_expirations(tx, ended)
     look_again(tx, numbers, look_again_ms)
-    return [output for single in now for output in _outputs(single)]
+    return [output for single in now for output in state_outputs(single)]
 
 
 def _step(single: SingleTransfer) -> TransferStateChange:
@@ -51,12 +51,3 @@ def _step(single: SingleTransfer) -> TransferStateChange:
 def _after_step(single: SingleTransfer) -> SingleTransfer:
     to_state = EXPIRY_STEPS.get(single.state)
     return single if to_state is None else single._replace(state=to_state, reason=_REASONS[to_state])
-
-
-def _outputs(single: SingleTransfer) -> list[Output]:
-    if has_ended(single.state):
-        return outcome_news(single)
-    account = single.payee_account if single.state is TransferState.RECEIVED_FULFIL else single.payer_account
-    assert account is not None, "a transfer that holds money has both its accounts"
-    request = position_request(single.state, single.reason)
-    return [to_single_position(request, account, single.transfer_key, single.transfer_id)]

@@ -11,20 +11,19 @@ What is due stands in one small table (db/expirations.py). A tick looks at bulks
 `singles_max` single transfers, so the work of one tick is bounded.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
 from db.bulks import BulkStateChange, bulks_by_key, insert_bulk_steps, lock_bulks
 from db.expirations import due_numbers, look_again
 from db.transfers import OpenItemRow, TransferStateChange, insert_transfer_steps, open_items_of
-from domain.combinations import POSITION_COMMIT, TOPIC_TRANSFER_POSITION
 from domain.fspiop_errors import TRANSFER_EXPIRED
 from domain.identifiers import bulk_key_of
 from domain.states import BulkState, TransferState, is_final
-from domain.timeout import DueMessage, OpenItem, becomes_expiring, decide_timeout
+from domain.timeout import OpenItem, becomes_expiring, decide_timeout
 from handlers.handler import Crash, Output
-from handlers.news import item_news, to_position
+from handlers.news import due_output
 from handlers.single_timeout import expire_singles
 from schemas.messages import Tick
 from stream.ticks import TICK_TOPIC
@@ -83,8 +82,10 @@ class TimeoutHandler:
             )
         look_again(tx, due, self._look_again_ms)
         by_key = {row.transfer_key: row for row in rows}
-        bulk_ids = {key: bulk.bulk_transfer_id for key, bulk in bulks.items()}
-        return [_output(message, by_key[message.transfer_key], bulk_ids) for message in decision.messages]
+        return [
+            due_output(message, by_key[message.transfer_key], bulks[bulk_key_of(message.transfer_key)].bulk_transfer_id)
+            for message in decision.messages
+        ]
 
 
 _REASONS = {
@@ -95,13 +96,3 @@ _REASONS = {
 
 def _open_item(row: OpenItemRow) -> OpenItem:
     return OpenItem(row.transfer_key, row.item_state, row.transfer_state, row.reason, row.error)
-
-
-def _output(message: DueMessage, row: OpenItemRow, bulk_ids: Mapping[int, bytes]) -> Output:
-    bulk_transfer_id = bulk_ids[bulk_key_of(row.transfer_key)]
-    combination = message.combination
-    if combination.topic == TOPIC_TRANSFER_POSITION:
-        account = row.payee_account if combination == POSITION_COMMIT else row.payer_account
-        assert account is not None, "a transfer that holds money has both its accounts"
-        return to_position(combination, account, bulk_transfer_id, row.transfer_key, row.transfer_id)
-    return item_news(combination, bulk_transfer_id, row.transfer_key, row.transfer_id, message.error)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from object_store.interface import ObjectMissing, ObjectStoreUnavailable, StoredObject
+from object_store.interface import ObjectMissing, ObjectStoreRefused, ObjectStoreUnavailable, StoredObject
 
 _TEMPORARY_PREFIX = ".part-"
 # What is being deleted: `.aside-`, 32 digits, and the name that it had.
@@ -31,6 +31,13 @@ class FolderObjectStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+
+    def provision(self) -> None:
+        """Nothing to do: whoever opens the store makes its folder."""
+
+    def check(self) -> None:
+        if not os.access(self._folder, os.R_OK | os.W_OK | os.X_OK):
+            raise ObjectStoreRefused(f"{self._folder} is no folder in which this user may read and write")
 
     def put(self, key: str, body: bytes) -> None:
         try:

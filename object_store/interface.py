@@ -8,9 +8,7 @@ Keys are slash-separated text of [A-Za-z0-9._-]. Two kinds are used, and no othe
 A request id is minted per HTTP request, so no resend, forgery or stranger's request touches another's object.
 
 How old an object is, is counted from its last `put`, by the store's own clock. What is deleted is deleted by age
-(`delete_older`), so that whoever puts the same key again in that very moment is never the loser. S3 can do all of it: PUT
-renews LastModified, ListObjectsV2 lists by prefix and start-after in key order with LastModified, and a DELETE of the
-version that was seen (versioning on) leaves a newer one alone.
+(`delete_older`), so that whoever puts the same key again in that very moment is never the loser.
 """
 
 from dataclasses import dataclass
@@ -23,6 +21,10 @@ class ObjectStoreError(Exception):
 
 class ObjectStoreUnavailable(ObjectStoreError):
     """The store does not answer now, or is full; trying again may help."""
+
+
+class ObjectStoreRefused(ObjectStoreUnavailable):
+    """The store answers, and refuses: an operator must mend credentials, bucket or permissions before trying helps."""
 
 
 class ObjectMissing(ObjectStoreError):
@@ -39,6 +41,12 @@ class StoredObject:
 
 class ObjectStore(Protocol):
     """Safe for several threads."""
+
+    def provision(self) -> None:
+        """Make what the store needs before the first put, once per world; raises ObjectStoreUnavailable."""
+
+    def check(self) -> None:
+        """Whether it can be worked with now; raises ObjectStoreRefused, ObjectStoreUnavailable."""
 
     def put(self, key: str, body: bytes) -> None:
         """Keep `body` under `key`, durably; the same key twice keeps the last. Raises ObjectStoreUnavailable."""

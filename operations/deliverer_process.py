@@ -5,19 +5,32 @@ from pathlib import Path
 from domain.delivery import RetryLimits
 from handlers.deliverer import DelivererSettings, run_deliverer
 from handlers.delivery_client import ClientLimits
+from handlers.metrics import REGISTRY
+from handlers.tracing import Tracing
+from operations.health_port import LOOPBACK, process_registry
+from operations.health_port import health_port as answered_port
 from operations.opening import make_object_store, opened_engine
 from operations.settings import Settings, SettingsError
+from operations.tracing import opened_tracing
 from schemas.callback_addresses import allowed_addresses
 from schemas.fspiop.signatures import Signer, UnusableSigningKey
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, *, health_host: str = LOOPBACK, health_port: int = 0) -> None:
     """Deliver until SIGTERM or SIGINT."""
-    with opened_engine(settings, "deliverer") as engine:
-        run_deliverer(engine, make_object_store(settings), deliverer_settings(settings))
+    trouble = {"process": "is starting"}
+    with (
+        opened_engine(settings, "deliverer") as engine,
+        opened_tracing(settings, "deliverer") as tracing,
+        # It is well as long as it lives: it waits out a database that is away, and FSPs' trouble is not its own.
+        answered_port(health_host, health_port, trouble.copy, [process_registry(), REGISTRY]),
+    ):
+        run_deliverer(
+            engine, make_object_store(settings), deliverer_settings(settings, tracing), on_start=trouble.clear
+        )
 
 
-def deliverer_settings(settings: Settings) -> DelivererSettings:
+def deliverer_settings(settings: Settings, tracing: Tracing | None = None) -> DelivererSettings:
     return DelivererSettings(
         concurrency_max=settings.callbacks_at_once_max,
         concurrency_per_fsp_max=settings.callbacks_per_fsp_max,
@@ -37,6 +50,7 @@ def deliverer_settings(settings: Settings) -> DelivererSettings:
             age_max_ms=settings.callback_age_ms,
         ),
         signer=hub_signer(settings),
+        tracing=tracing,
     )
 
 

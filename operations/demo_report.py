@@ -15,6 +15,7 @@ from operations.bulk_story import BulkStory
 from operations.commands.bulks import print_callbacks
 from operations.demo import DemoOutcome, Watcher
 from operations.printing import console, print_table
+from operations.world_file import World
 
 # What a person wants to see of the nine states, and which of them that is.
 _BARS: Mapping[str, tuple[ItemState, ...]] = {
@@ -185,6 +186,18 @@ def outcome_document(outcome: DemoOutcome) -> dict[str, Any]:
     }
 
 
+def _reaching_real_parts(world: World) -> list[tuple[str, str]]:
+    """The secrets come from the services, the places are this demo's own."""
+    if not world.object_store_url.startswith("s3://"):
+        return []
+    return [
+        ('eval "$(scripts/services env)"', ""),
+        (f"export BULK_SWITCH_DATABASE_URL='{world.database_url}'", ""),
+        (f"export BULK_SWITCH_STREAM_URL='{world.stream_url}'", ""),
+        (f"export BULK_SWITCH_OBJECT_STORE_URL='{world.object_store_url}'", ""),
+    ]
+
+
 def print_next(outcome: DemoOutcome, *, kept: bool, command: str) -> None:
     """What to try next; each line can be copied."""
     bulk = outcome.story.bulk_transfer_id
@@ -193,6 +206,7 @@ def print_next(outcome: DemoOutcome, *, kept: bool, command: str) -> None:
         intro = "The switch and both FSPs run until Ctrl-C. In another terminal:"
         lines = [
             (f"export BULK_SWITCH_DATA_FOLDER={folder}", ""),
+            *_reaching_real_parts(outcome.world),
             (f"{command} bulk show {bulk}", "its states, items, callbacks and times"),
             (f"{command} participant list", "who takes part, and where they stand"),
             (f"{command} delivery list", "every callback"),

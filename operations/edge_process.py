@@ -14,12 +14,17 @@ from bulk_api_adapter.serving import ConnectionLimits, serve
 from db.in_flight import in_flight_figures
 from operations.opening import make_object_store, opened_engine, opened_stream
 from operations.settings import Settings, SettingsError
+from operations.tracing import opened_tracing
 from schemas.callback_addresses import allowed_addresses
 
 
 def run_fspiop(settings: Settings) -> None:
     """Serve the FSPIOP resources until SIGTERM or SIGINT."""
-    with opened_engine(settings, "api") as engine, opened_stream(settings, engine) as stream:
+    with (
+        opened_engine(settings, "api") as engine,
+        opened_stream(settings, engine) as stream,
+        opened_tracing(settings, "api") as tracing,
+    ):
         limits = edge_limits(settings)
         in_flight = InFlightBound(partial(in_flight_figures, engine), stream, limits)
         serve(
@@ -29,6 +34,7 @@ def run_fspiop(settings: Settings) -> None:
                 limits,
                 in_flight=in_flight,
                 authority=make_authority(settings, engine),
+                tracing=tracing,
             ),
             settings.fspiop_host,
             settings.fspiop_port,
@@ -79,11 +85,20 @@ def edge_limits(settings: Settings) -> EdgeLimits:
         body_wait_ms=settings.body_wait_ms,
         publish_wait_ms=settings.publish_wait_ms,
         requests_in_flight_max=settings.requests_in_flight_max,
+        request_bytes_in_flight_max=settings.request_bytes_in_flight_max,
+        answers_in_flight_min=settings.answers_in_flight_min,
+        answer_bytes_in_flight_min=settings.answer_bytes_in_flight_min,
         in_flight_transfers_per_payer_max=settings.in_flight_transfers_per_payer_max,
         in_flight_single_transfers_min=settings.in_flight_single_transfers_min,
+        in_flight_transfers_max=settings.in_flight_transfers_max,
+        in_flight_single_transfers_of_all_min=settings.in_flight_single_transfers_of_all_min,
+        unread_requests_max=settings.unread_requests_max,
         in_flight_refresh_ms=settings.in_flight_refresh_ms,
         in_flight_stale_ms=settings.in_flight_stale_ms,
         completed_timestamp_ahead_ms=settings.completed_timestamp_ahead_ms,
+        failures_until_probing=settings.failures_in_a_row_max,
+        probe_interval_ms=settings.probe_interval_ms,
+        retry_after_s_max=settings.retry_after_s_max,
     )
 
 

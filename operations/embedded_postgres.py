@@ -148,6 +148,8 @@ def _plain_locale() -> Iterator[None]:
 def _explanation(folder: Path, error: Exception) -> str:
     if isinstance(error, PermissionError) and error.filename and Path(error.filename).name == ".lockfile":
         return f"{error.filename} belongs to another user; set TMPDIR to a folder of your own"
+    if isinstance(error, ModuleNotFoundError):
+        return "this installation brings no PostgreSQL of its own (no image does); give BULK_SWITCH_DATABASE_URL"
     text = f"the embedded PostgreSQL in {folder} does not start: {error}"
     try:
         lines = (folder / "log").read_text(errors="replace").splitlines()[-_LOG_LINES_SHOWN:]

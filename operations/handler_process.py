@@ -1,16 +1,11 @@
 """`bulk-switch handler NAME…`: a process that runs one handler or several, and says on request whether it does its work.
 
 GET /health answers 200 when every loop turns and owns partitions (or is a spare), else 503; the body says what is wrong
-with which handler. It is what a liveness or readiness probe asks, and what `bulk-switch up` waits for.
+with which handler. It is what a liveness or readiness probe asks, and what `bulk-switch up` waits for. GET /metrics, on
+the same port, tells Prometheus what the process has done (handlers/metrics.py).
 """
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-import orjson
+from collections.abc import Sequence
 
 from db.reference_data import HUB_NAME
 from domain.bulk_fulfil import FulfilRules
@@ -18,22 +13,26 @@ from domain.bulk_prepare import BulkRules
 from handlers.dead_letters import DeadLetterRules
 from handlers.host import CONNECTIONS_PER_HANDLER, HANDLER_NAMES, HandlerHost, HandlerWorld, run_handlers
 from handlers.loop import LoopLimits
+from handlers.metrics import REGISTRY
+from operations.health_port import LOOPBACK, Trouble, process_registry
+from operations.health_port import health_port as answered_port
 from operations.opening import make_object_store, opened_engine, opened_stream
 from operations.settings import Settings, SettingsError
+from operations.tracing import opened_tracing
 
-_HEALTH_HOST = "127.0.0.1"
 
-
-def run(names: Sequence[str], settings: Settings, *, health_host: str = _HEALTH_HOST, health_port: int = 0) -> None:
+def run(names: Sequence[str], settings: Settings, *, health_host: str = LOOPBACK, health_port: int = 0) -> None:
     """Run the handlers until SIGTERM or SIGINT; raises SettingsError for a name that is none, Crash when one fails."""
     unknown = [name for name in names if name not in HANDLER_NAMES]
     if unknown:
         raise SettingsError(f"no handler {', '.join(unknown)}; there are {', '.join(HANDLER_NAMES)}")
     connections = CONNECTIONS_PER_HANDLER * len(names)
+    health = _Health()
     with (
         opened_engine(settings, f"handler {' '.join(names)}", pool_size=connections) as engine,
         opened_stream(settings, engine) as stream,
-        _health(health_host, health_port) as health,
+        opened_tracing(settings, "handler") as tracing,
+        answered_port(health_host, health_port, health.trouble, [process_registry(), REGISTRY], health.spares),
     ):
         world = HandlerWorld(
             engine=engine,
@@ -50,6 +49,7 @@ def run(names: Sequence[str], settings: Settings, *, health_host: str = _HEALTH_
                 completed_timestamp_age_ms=settings.completed_timestamp_age_ms,
             ),
             loop_limits=loop_limits(settings),
+            tracing=tracing,
             tick_ms=settings.tick_ms,
         )
         run_handlers(names, world, on_start=health.watch)
@@ -76,40 +76,9 @@ class _Health:
     def watch(self, host: HandlerHost) -> None:
         self._host = host
 
-    def answer(self) -> tuple[HTTPStatus, bytes]:
-        trouble = {"process": "is starting"} if self._host is None else dict(self._host.readiness().trouble)
-        status = HTTPStatus.SERVICE_UNAVAILABLE if trouble else HTTPStatus.OK
-        return status, orjson.dumps({"status": "DOWN" if trouble else "OK", "trouble": trouble})
+    def trouble(self) -> Trouble:
+        return {"process": "is starting"} if self._host is None else dict(self._host.readiness().trouble)
 
-
-@contextmanager
-def _health(host: str, port: int) -> Iterator[_Health]:
-    """Answers GET /health on a thread of its own within the block; nowhere when the port is 0."""
-    health = _Health()
-    if not port:
-        yield health
-        return
-
-    class Answering(BaseHTTPRequestHandler):
-        # A probe that connects and says nothing must not keep a thread.
-        timeout = 5
-
-        def do_GET(self) -> None:  # the name that http.server looks for
-            known = self.path == "/health"
-            status, body = health.answer() if known else (HTTPStatus.NOT_FOUND, b"{}")
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002  # http.server's own name
-            """Probes come every few seconds; they are no news."""
-
-    with ThreadingHTTPServer((host, port), Answering) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
-        try:
-            yield health
-        finally:
-            server.shutdown()
+    def spares(self) -> Sequence[str]:
+        """The handlers that are ready without a partition, because there are more processes than partitions."""
+        return () if self._host is None else self._host.readiness().spares

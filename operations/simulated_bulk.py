@@ -83,10 +83,15 @@ def build_bulk(
     expires_in_ms: int = 60_000,
     secret: bytes = SECRET,
     bulk_transfer_id: str | None = None,
+    bulk_quote_id: str | None = None,
     transfer_ids: Sequence[str] | None = None,
+    expiration: str | None = None,
     ilp_data_bytes: int = 160,
 ) -> Bulk:
-    """A bulk of `items` transfers; amounts and currencies are one for all, or taken in turns from a sequence."""
+    """A bulk of `items` transfers; amounts and currencies are one for all, or taken in turns from a sequence.
+
+    Whoever names every id and the expiration gets the same bytes each time.
+    """
     ids = list(transfer_ids) if transfer_ids is not None else new_ids(items)
     amounts = [amount] if isinstance(amount, str) else amount
     currencies = [currency] if isinstance(currency, str) else currency
@@ -107,11 +112,11 @@ def build_bulk(
     bulk_id = bulk_transfer_id or new_id()
     body = {
         "bulkTransferId": bulk_id,
-        "bulkQuoteId": new_id(),
+        "bulkQuoteId": bulk_quote_id or new_id(),
         "payerFsp": payer_fsp,
         "payeeFsp": payee_fsp,
         "individualTransfers": transfers,
-        "expiration": timestamp(expires_in_ms),
+        "expiration": expiration or timestamp(expires_in_ms),
     }
     return Bulk(bulk_id, payer_fsp, payee_fsp, tuple(ids), orjson.dumps(body))
 

@@ -35,6 +35,7 @@ class PayeeBehaviour:
     delay_ms                      how late it answers
     times, differs                how often it answers, and whether the later answers say something else
     destination                   FSPIOP-Destination; None: the payer (reference §11.21: payer or hub)
+    continues_trace               whether its answer carries the trace context of the forward (W3C), or none
     version                       of the Content-Type
     """
 
@@ -52,6 +53,7 @@ class PayeeBehaviour:
     times: int = 1
     differs: bool = False
     destination: str | None = None
+    continues_trace: bool = True
     version: str = "1.1"
 
     def __post_init__(self) -> None:
@@ -174,7 +176,9 @@ class SimulatedPayee(SimulatedEndpoint):
         behaviour = self.behaviours.get(receipt.entity_id, self.behaviour)
         if receipt.callback == "POST" and first and behaviour.answer != "silent":
             answer = self._answer if receipt.resource == "bulkTransfers" else self._answer_transfer
-            self.start(answer(behaviour, orjson.loads(body)))
+            names = ("traceparent", "tracestate") if behaviour.continues_trace else ()
+            trace = {name: receipt.headers[name] for name in names if name in receipt.headers}
+            self.start(answer(behaviour, orjson.loads(body), trace))
 
     async def close(self) -> None:
         await super().close()
@@ -182,7 +186,7 @@ class SimulatedPayee(SimulatedEndpoint):
             await self._client.aclose()
             self._client = None
 
-    async def _answer(self, behaviour: PayeeBehaviour, forwarded: Mapping[str, Any]) -> None:
+    async def _answer(self, behaviour: PayeeBehaviour, forwarded: Mapping[str, Any], trace: Mapping[str, str]) -> None:
         bulk_transfer_id = forwarded["bulkTransferId"]
         end = "/error" if behaviour.answer == "error" else ""
         path = f"/bulkTransfers/{bulk_transfer_id}{end}"
@@ -198,11 +202,14 @@ class SimulatedPayee(SimulatedEndpoint):
                 "date": formatdate(usegmt=True),
                 "fspiop-source": self.name,
                 "fspiop-destination": behaviour.destination or forwarded["payerFsp"],
+                **trace,
             }
             status, attempts = await self._put(path, headers, body)
             self.answers.append(PayeeAnswer(bulk_transfer_id, path, body, status, attempts))
 
-    async def _answer_transfer(self, behaviour: PayeeBehaviour, forwarded: Mapping[str, Any]) -> None:
+    async def _answer_transfer(
+        self, behaviour: PayeeBehaviour, forwarded: Mapping[str, Any], trace: Mapping[str, str]
+    ) -> None:
         path = f"/transfers/{forwarded['transferId']}{'/error' if behaviour.answer == 'error' else ''}"
         if behaviour.delay_ms:
             await asyncio.sleep(behaviour.delay_ms / 1000)
@@ -212,6 +219,7 @@ class SimulatedPayee(SimulatedEndpoint):
             "date": formatdate(usegmt=True),
             "fspiop-source": self.name,
             "fspiop-destination": behaviour.destination or forwarded["payerFsp"],
+            **trace,
         }
         for _ in range(behaviour.times):
             status, attempts = await self._put(path, headers, body)

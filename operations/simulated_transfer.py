@@ -29,6 +29,7 @@ def build_transfer(
     expires_in_ms: int = 60_000,
     secret: bytes = SECRET,
     transfer_id: str | None = None,
+    expiration: str | None = None,
 ) -> Transfer:
     """A single transfer whose condition both simulated FSPs can fulfil."""
     transfer_id = transfer_id or new_id()
@@ -40,6 +41,6 @@ def build_transfer(
         "amount": {"currency": currency, "amount": amount},
         "ilpPacket": base64url(ilp_packet(parse_amount(amount), address, bytes(160))),
         "condition": condition_text(secret, transfer_id),
-        "expiration": timestamp(expires_in_ms),
+        "expiration": expiration or timestamp(expires_in_ms),
     }
     return Transfer(transfer_id, payer_fsp, payee_fsp, orjson.dumps(body))

@@ -2,7 +2,7 @@
 
 In order: the data folder is locked, so that no two worlds share it · PostgreSQL from the wheel, unless a database URL is
 given · migrations · topics from the catalogue · the processes: the FSPIOP edge, the admin app, a process per group of
-handlers, the deliverer · `world.json`, for the other commands. The processes get their settings as environment
+handlers, the deliverer, the exporter · `world.json`, for the other commands. The processes get their settings as environment
 variables, the same that they would be given in production. Whatever dies is started again, PostgreSQL included; after
 a kill -9 of everything the next `up` goes on where the database says. SIGTERM, SIGINT and SIGHUP stop all of it.
 """
@@ -11,7 +11,7 @@ import fcntl
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,11 +20,11 @@ import httpx
 from db.migrate import migrate
 from operations import embedded_postgres
 from operations.embedded_postgres import EmbeddedPostgresError
-from operations.opening import make_topics, opened_engine
+from operations.opening import make_topics, opened_engine, provision_object_store
 from operations.ports import free_ports, trouble_with_port
 from operations.settings import Settings, environment_of
 from operations.supervisor import ProcessDescription, Supervisor
-from operations.world_file import World, remove_world, write_world
+from operations.world_file import World, remove_world, write_targets, write_world
 
 _LOOK_AFTER_S = 0.05
 _LOOK_AFTER_POSTGRES_S = 1.0
@@ -57,7 +57,7 @@ def run_world(
             own = {
                 "data_folder": data_folder,
                 "database_url": database_url,
-                "object_store_url": str(settings.object_store_folder),
+                "object_store_url": settings.object_store_absolute_url,
                 # Said before the database has a URL, which is what tells an embedded world from a real one.
                 "callback_internal_addresses": settings.internal_addresses,
                 "hub_key_file": str(Path(settings.hub_key_file).absolute()) if settings.hub_key_file else "",
@@ -74,7 +74,8 @@ def _run_processes(
     on_ready: Callable[[World], None],
 ) -> None:
     prepare(settings)
-    health_ports = free_ports(len(settings.groups))
+    # One per group of handlers, then the deliverer's and the exporter's.
+    health_ports = free_ports(len(settings.groups) + 2)
     supervisor = Supervisor(
         processes_of(settings, health_ports), environment_of(settings), settings.data_folder / "logs", report
     )
@@ -88,22 +89,25 @@ def _run_processes(
 
 
 def prepare(settings: Settings) -> None:
-    """Migrate the database and make the topics that are missing."""
+    """Migrate the database, make the bucket and the topics that are missing."""
+    provision_object_store(settings)
     with opened_engine(settings, "migrate", pool_size=2) as engine:
         migrate(engine)
         make_topics(settings, engine)
 
 
 def processes_of(settings: Settings, health_ports: Sequence[int]) -> list[ProcessDescription]:
-    """One line per process of the world; every group of handlers answers on a health port of its own."""
+    """One line per process of the world; all but the two apps answer on a health port of their own."""
+    *handlers_ports, deliverer_port, exporter_port = health_ports
     return [
         _process("api", "api"),
         _process("admin", "admin"),
         *(
             _process(name, "handler", *group, "--health-port", str(port))
-            for name, group, port in zip(_group_names(settings), settings.groups, health_ports, strict=True)
+            for name, group, port in zip(_group_names(settings), settings.groups, handlers_ports, strict=True)
         ),
-        _process("deliverer", "deliver"),
+        _process("deliverer", "deliver", "--health-port", str(deliverer_port)),
+        _process("exporter", "exporter", "--port", str(exporter_port)),
     ]
 
 
@@ -119,10 +123,16 @@ def _group_names(settings: Settings) -> list[str]:
 
 
 def health_urls(settings: Settings, health_ports: Sequence[int]) -> dict[str, str]:
-    """Where each process says that it is well; the deliverer has no such place."""
+    """Where each process says that it is well."""
+    names = [*_group_names(settings), "deliverer", "exporter"]
     urls = {"api": fspiop_url(settings), "admin": admin_url(settings)}
-    urls |= {name: f"http://127.0.0.1:{port}" for name, port in zip(_group_names(settings), health_ports, strict=True)}
+    urls |= {name: f"http://127.0.0.1:{port}" for name, port in zip(names, health_ports, strict=True)}
     return {name: f"{url}/health" for name, url in urls.items()}
+
+
+def metrics_urls(health: Mapping[str, str]) -> dict[str, str]:
+    """Where each process tells Prometheus about itself: beside its health."""
+    return {name: f"{url.removesuffix('/health')}/metrics" for name, url in health.items()}
 
 
 def fspiop_url(settings: Settings) -> str:
@@ -193,12 +203,13 @@ class _Running:
 
     def _write(self) -> None:
         write_world(self._settings.data_folder, self._describe())
+        write_targets(self._settings.data_folder, metrics_urls(self._health))
 
     def _describe(self) -> World:
         return World(
             database_url=self._settings.database_url,
             stream_url=self._settings.stream_url,
-            object_store_folder=str(self._settings.object_store_folder),
+            object_store_url=self._settings.object_store_absolute_url,
             fspiop_url=fspiop_url(self._settings),
             admin_url=admin_url(self._settings),
             internal_addresses=self._settings.internal_addresses,
@@ -206,6 +217,7 @@ class _Running:
             processes=self._supervisor.pids(),
             logs={name: str(log) for name, log in self._supervisor.logs().items()},
             health=self._health,
+            metrics=metrics_urls(self._health),
             ready=self._ready,
         )
 

@@ -1,9 +1,9 @@
 """Topics to read and write. `interface` says what a stream is; `opening` opens the one that a URL names.
 
-    table, table_consumer, session        three tables of the database, for one machine
-    kafka, kafka_consumer, kafka_errors   an Apache Kafka cluster
-    ticks                                 the clock, read like a partition
-    limits                                what no stream takes
+    table, table_…, session   three tables of the database, for one machine
+    kafka, kafka_…            an Apache Kafka cluster
+    ticks                     the clock, read like a partition
+    limits                    what no stream takes
 
 Both streams run under one contract suite (tests/stream), so a handler cannot tell which one it is on.
 """

@@ -45,11 +45,19 @@ class NewRecord:
 
 @dataclass(frozen=True, slots=True)
 class TopicDescription:
-    """What a stream must know to make a topic."""
+    """What a stream must know to make a topic, and what it says about one that is there.
+
+    The last five are Kafka's, by Kafka's names. None: as the cluster does it by default, or the stream has no such thing.
+    """
 
     name: str
     partitions: int
     retention_ms: int
+    replication_factor: int | None = None
+    min_insync_replicas: int | None = None
+    max_message_bytes: int | None = None
+    unclean_leader_election: bool | None = None
+    cleanup_policy: str | None = None
 
 
 class StreamError(Exception):
@@ -126,8 +134,27 @@ class Stream(Protocol):
     def create_topics(self, topics: Iterable[TopicDescription]) -> None:
         """Make the topics that do not exist yet; leaves the others as they are."""
 
+    def topics(self) -> dict[str, TopicDescription]:
+        """Every topic there is, by name, as it is now; raises StreamUnavailable."""
+
+    def change_topic(self, wanted: TopicDescription) -> None:
+        """Give a topic the settings that `wanted` names, and the partitions that it lacks; its records stay where they are.
+
+        Partitions are never taken away, replicas never moved. Raises UnknownTopic, StreamUnavailable, StreamError.
+        """
+
     def partitions(self, topic: str) -> int:
-        """How many partitions the topic has; raises UnknownTopic."""
+        """How many partitions the topic has, or had a moment ago; raises UnknownTopic.
+
+        Some processes count partitions that were added a while before others do. Nothing may rest on the same key
+        standing in the same partition for ever.
+        """
+
+    def log_id(self, topic: str) -> str:
+        """The name of this topic's log: a topic that was deleted and made again, or lies elsewhere, has another one.
+
+        An offset means something in its own log only. Raises UnknownTopic, StreamUnavailable.
+        """
 
     def end_offsets(self, topic: str) -> dict[int, int]:
         """Per partition the offset that the next record will get; raises UnknownTopic."""
@@ -149,6 +176,15 @@ class Stream(Protocol):
 
         Exact as far as the producers' clocks agree: whoever needs more looks a little earlier.
         """
+
+    def committed_offsets(self, group: str, topic: str) -> dict[int, int]:
+        """What the group's members have told the stream with `commit`, per partition; {} where the stream keeps none."""
+
+    def owners(self, group: str, topic: str) -> dict[int, int]:
+        """Per partition the instance that reads it for the group now; a partition that nobody reads is missing."""
+
+    def times_ms(self, offsets: Mapping[Partition, int], timeout_ms: int) -> dict[Partition, int]:
+        """The time of the first record at each offset or behind it; those that are not found in time are missing."""
 
     def trim(self, topic: str, partition: int, before_offset: int) -> None:
         """Forget the records before an offset, whoever still wants them (for operators and tests)."""

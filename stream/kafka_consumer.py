@@ -1,9 +1,9 @@
 """Reading a Kafka topic as a member of a group.
 
-Classic protocol, cooperative-sticky, static membership: the group.instance.id is the group and the instance number, so a
+Classic protocol, cooperative-sticky, static membership: the group.instance.id names the instance (kafka_groups), so a
 process that comes back within `session_timeout_ms`, after a kill -9 or a restart, has its partitions at once and without
 a rebalance. The other side of it: a member that closes does not leave the group; its partitions go to the others when its
-session has run out.
+session has run out. Partitions that are added to a topic are noticed by the group's leader within five seconds.
 
 Where reading starts is what `on_assign` returns, never what is committed; an offset that the log does not have is an
 error (auto.offset.reset=error), OffsetOutOfRange here. `consume` is poll(timeout) for the first record, then what is
@@ -49,7 +49,7 @@ class KafkaConsumer:
         self,
         settings: dict[str, Any],
         *,
-        look_up: Callable[[], int],
+        instance_id: Callable[[], str],
         probe: Callable[[], int],
         prefix: str,
         topic: str,
@@ -58,7 +58,7 @@ class KafkaConsumer:
         brokers_down_max_s: float,
     ) -> None:
         self._settings = settings | {"error_cb": self._on_error}
-        self._look_up = look_up
+        self._instance_id = instance_id
         self._probe = probe
         self._prefix = prefix
         self._topic = topic
@@ -119,9 +119,8 @@ class KafkaConsumer:
             self._client.close()
 
     def _join(self) -> Consumer:
-        # Subscribing to a topic that is not there would wait for it in silence.
-        self._look_up()
-        client = Consumer(self._settings)
+        # Asking for the id asks for the topic, too: subscribing to one that is not there would wait for it in silence.
+        client = Consumer(self._settings | {"group.instance.id": self._instance_id()})
         client.subscribe(
             [self._prefix + self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )

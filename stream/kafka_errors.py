@@ -10,9 +10,9 @@ PARTITION_EOF = KafkaError._PARTITION_EOF  # noqa: SLF001 - see above
 _AUTO_OFFSET_RESET = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001 - see above
 _LOG_TRUNCATION = KafkaError._LOG_TRUNCATION  # noqa: SLF001 - see above
 _UNKNOWN_TOPIC = KafkaError._UNKNOWN_TOPIC  # noqa: SLF001 - see above
-_UNKNOWN_PARTITION = KafkaError._UNKNOWN_PARTITION  # noqa: SLF001 - see above
+UNKNOWN_PARTITION = KafkaError._UNKNOWN_PARTITION  # noqa: SLF001 - see above
 
-_NO_SUCH_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, _UNKNOWN_TOPIC, _UNKNOWN_PARTITION})
+_NO_SUCH_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, _UNKNOWN_TOPIC, UNKNOWN_PARTITION})
 _OUT_OF_RANGE = frozenset({KafkaError.OFFSET_OUT_OF_RANGE, _AUTO_OFFSET_RESET, _LOG_TRUNCATION})
 # What the caller, or whoever runs the cluster, has to change; trying again would go on for ever.
 _REFUSED = frozenset(

@@ -95,6 +95,23 @@ _HELD = """
     """
 
 
+# Who owns a partition is also the member of its group: one session holds both locks.
+_OWNERS = """
+    SELECT CAST(owner.objid AS int8), CAST(member.objid AS int8)
+    FROM pg_locks AS owner JOIN pg_locks AS member USING (locktype, database, objsubid, granted, pid)
+    WHERE locktype = 'advisory' AND granted AND objsubid = 2
+      AND owner.classid = CAST(CAST(:owner AS int4) AS oid) AND member.classid = CAST(CAST(:member AS int4) AS oid)
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    """
+
+
+def read_owners(engine: Engine, group: str, topic: str) -> dict[int, int]:
+    """Per partition the instance whose session owns it for the group."""
+    classes = {"owner": lock_class("owner", group, topic), "member": lock_class("member", group, topic)}
+    with unavailable(f"ask who reads {topic}"), engine.connect() as connection:
+        return {row[0]: row[1] for row in connection.execute(text(_OWNERS), classes)}
+
+
 class GroupLocks:
     """The advisory locks that one session holds for one group on one topic."""
 

@@ -1,17 +1,8 @@
 """A stream in three tables of PostgreSQL: topics for one machine, durable, with nothing to install.
 
-Appending is one statement and one transaction per `produce`, for any number of records, topics and partitions: it locks
-the rows of the partitions in (topic, partition) order, hands out offsets under these locks, inserts the records and
-notifies who waits. A lock is held until the commit, so commit order is offset order, and a reader that sees an offset
-sees all before it. When `produce` returns the records are durable. When it raises StreamUnavailable they may or may not
-have been appended, all of them or none.
-
-Reading, and who owns which partition, is `table_consumer`. A topic's notifications go to a channel of its own; their
-payload is the numbers of the partitions that got records, or `members` when a group changed.
+Appending is `table_producer`. Reading, and who owns which partition, is `table_consumer`.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,7 +10,6 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from stream.interface import (
-    NewRecord,
     OffsetOutOfRange,
     OnAssign,
     OnRevoke,
@@ -27,45 +17,13 @@ from stream.interface import (
     Record,
     TopicDescription,
     UnknownTopic,
-    partition_of,
 )
-from stream.limits import check_size
-from stream.session import Session, open_session, unavailable
+from stream.session import read_owners, unavailable
 from stream.table_consumer import TableConsumer, record_of
+from stream.table_producer import TableProducer, channel_of
 
 # A deletion of more than this is split, so that it neither runs for minutes nor fills the WAL at once.
 _TRIM_RECORDS_MAX = 10_000
-# PostgreSQL refuses payloads of 8,000 bytes; without numbers every reader of the topic looks.
-_PAYLOAD_CHARACTERS_MAX = 7_000
-
-# Locking in a CTE of its own gives the order; the UPDATE then reads each row as it is under the lock, not as it was in
-# the snapshot from before the wait.
-_APPEND = """
-    WITH wanted AS (
-        SELECT * FROM unnest(CAST(%b AS text[]), CAST(%b AS int4[]), CAST(%b AS int4[]))
-            WITH ORDINALITY AS wanted(topic, partition, records, destination)
-    ), locked AS MATERIALIZED (
-        SELECT topic, partition, wanted.records, wanted.destination
-        FROM wanted JOIN stream_partition USING (topic, partition)
-        ORDER BY topic, partition
-        FOR NO KEY UPDATE OF stream_partition
-    ), moved AS (
-        UPDATE stream_partition SET end_offset = stream_partition.end_offset + locked.records
-        FROM locked
-        WHERE stream_partition.topic = locked.topic AND stream_partition.partition = locked.partition
-        RETURNING locked.destination, stream_partition.topic, stream_partition.partition,
-                  stream_partition.end_offset - locked.records AS first_offset
-    ), appended AS (
-        INSERT INTO stream_record (topic, partition, record_offset, key, value, headers, appended_date)
-        SELECT moved.topic, moved.partition, moved.first_offset + new.position, new.key, new.value,
-               CAST(new.headers AS jsonb), to_timestamp(%s / 1000.0)
-        FROM unnest(CAST(%b AS int4[]), CAST(%b AS int4[]), CAST(%b AS bytea[]), CAST(%b AS bytea[]), CAST(%b AS text[]))
-            AS new(destination, position, key, value, headers)
-        JOIN moved USING (destination)
-    )
-    SELECT (SELECT count(*) FROM moved), pg_notify(channel, payload)
-    FROM unnest(CAST(%b AS text[]), CAST(%b AS text[])) AS notification(channel, payload)
-    """
 
 _CREATE_TOPICS = text(
     """
@@ -80,7 +38,25 @@ _CREATE_TOPICS = text(
     """
 )
 
+_TOPICS = text("SELECT topic, partitions, retention_ms FROM stream_topic ORDER BY topic")
+
+_CHANGE_TOPIC = text(
+    """
+    UPDATE stream_topic SET partitions = greatest(partitions, :partitions), retention_ms = :retention_ms
+    WHERE topic = :topic RETURNING topic
+    """
+)
+
+_ADD_PARTITIONS = text(
+    """
+    INSERT INTO stream_partition (topic, partition) SELECT :topic, generate_series(0, :partitions - 1)
+    ON CONFLICT DO NOTHING
+    """
+)
+
 _PARTITIONS = text("SELECT partitions FROM stream_topic WHERE topic = :topic")
+
+_LOG_ID = text("SELECT CAST(log_id AS text) FROM stream_topic WHERE topic = :topic")
 
 _OFFSETS = text("SELECT partition, start_offset, end_offset FROM stream_partition WHERE topic = :topic")
 
@@ -90,6 +66,21 @@ _READ = text(
     FROM stream_record
     WHERE topic = :topic AND partition = :partition AND record_offset >= :offset
     ORDER BY record_offset LIMIT :records_max
+    """
+)
+
+_TIMEOUT = text("SELECT set_config('statement_timeout', :timeout_ms, true)")
+
+_TIMES = text(
+    """
+    SELECT wanted.topic, wanted.partition, found.timestamp_ms
+    FROM unnest(CAST(:topics AS text[]), CAST(:partitions AS int4[]), CAST(:offsets AS int8[]))
+        AS wanted(topic, partition, first_offset)
+    CROSS JOIN LATERAL (
+        SELECT CAST(extract(epoch FROM appended_date) * 1000 AS int8) AS timestamp_ms FROM stream_record
+        WHERE topic = wanted.topic AND partition = wanted.partition AND record_offset >= wanted.first_offset
+        ORDER BY record_offset LIMIT 1
+    ) AS found
     """
 )
 
@@ -121,22 +112,23 @@ _DELETE = text(
 )
 
 
-def channel_of(topic: str) -> str:
-    """The channel that a topic's notifications go to; a topic's own name may be too long for one."""
-    return f"stream_{hashlib.sha256(topic.encode()).hexdigest()[:32]}"
-
-
 class TableStream:
     """Implements stream.interface.Stream on the engine's database. Safe for several threads."""
 
     def __init__(
-        self, engine: Engine, *, membership_check_ms: int = 1_000, fetch_bytes_max: int = 16 * 1024 * 1024
+        self,
+        engine: Engine,
+        *,
+        membership_check_ms: int = 1_000,
+        fetch_bytes_max: int = 16 * 1024 * 1024,
+        partitions_kept_ms: int = 60_000,
     ) -> None:
         self._engine = engine
         self._membership_check_ms = membership_check_ms
         self._fetch_bytes_max = fetch_bytes_max
-        # A topic's number of partitions never changes here, as keys would move to other partitions.
-        self._partitions: dict[str, int] = {}
+        self._partitions_kept_s = partitions_kept_ms / 1000
+        # Topic -> its number of partitions and when that was read.
+        self._partitions: dict[str, tuple[int, float]] = {}
 
     def create_topics(self, topics: Iterable[TopicDescription]) -> None:
         wanted = list(topics)
@@ -151,14 +143,36 @@ class TableStream:
                 },
             )
 
+    def topics(self) -> dict[str, TopicDescription]:
+        with unavailable("list topics"), self._engine.connect() as connection:
+            rows = connection.execute(_TOPICS).all()
+        return {row.topic: TopicDescription(row.topic, row.partitions, row.retention_ms) for row in rows}
+
+    def change_topic(self, wanted: TopicDescription) -> None:
+        parameters = {"topic": wanted.name, "partitions": wanted.partitions, "retention_ms": wanted.retention_ms}
+        with unavailable(f"change {wanted.name}"), self._engine.begin() as connection:
+            if connection.execute(_CHANGE_TOPIC, parameters).scalar_one_or_none() is None:
+                raise UnknownTopic(wanted.name)
+            connection.execute(_ADD_PARTITIONS, parameters)
+        self._partitions.pop(wanted.name, None)
+
     def partitions(self, topic: str) -> int:
-        if topic not in self._partitions:
-            with unavailable(f"look {topic} up"), self._engine.connect() as connection:
-                partitions = connection.execute(_PARTITIONS, {"topic": topic}).scalar_one_or_none()
-            if partitions is None:
-                raise UnknownTopic(topic)
-            self._partitions[topic] = partitions
-        return self._partitions[topic]
+        known = self._partitions.get(topic)
+        if known is not None and time.monotonic() - known[1] < self._partitions_kept_s:
+            return known[0]
+        with unavailable(f"look {topic} up"), self._engine.connect() as connection:
+            partitions: int | None = connection.execute(_PARTITIONS, {"topic": topic}).scalar_one_or_none()
+        if partitions is None:
+            raise UnknownTopic(topic)
+        self._partitions[topic] = (partitions, time.monotonic())
+        return partitions
+
+    def log_id(self, topic: str) -> str:
+        with unavailable(f"look {topic} up"), self._engine.connect() as connection:
+            log_id: str | None = connection.execute(_LOG_ID, {"topic": topic}).scalar_one_or_none()
+        if log_id is None:
+            raise UnknownTopic(topic)
+        return log_id
 
     def end_offsets(self, topic: str) -> dict[int, int]:
         return {partition: end for partition, (_start, end) in self._offsets(topic).items()}
@@ -166,15 +180,14 @@ class TableStream:
     def start_offsets(self, topic: str) -> dict[int, int]:
         return {partition: start for partition, (start, _end) in self._offsets(topic).items()}
 
-    def producer(self) -> "TableProducer":
-        return TableProducer(self, self._engine)
+    def producer(self) -> TableProducer:
+        return TableProducer(self._engine, self.partitions)
 
     def consumer(
         self, group: str, topic: str, instance: int, on_assign: OnAssign, on_revoke: OnRevoke
     ) -> TableConsumer:
         return TableConsumer(
             self._engine,
-            partitions=lambda: self.partitions(topic),
             channel=channel_of(topic),
             group=group,
             topic=topic,
@@ -202,6 +215,25 @@ class TableStream:
             [record] = self.read(topic, partition, middle, 1)
             low, high = (low, middle) if record.timestamp_ms >= timestamp_ms else (middle + 1, high)
         return low
+
+    def committed_offsets(self, group: str, topic: str) -> dict[int, int]:
+        """None are kept: handler_progress, in the same database, says the same and is the truth."""
+        return {}
+
+    def owners(self, group: str, topic: str) -> dict[int, int]:
+        return read_owners(self._engine, group, topic)
+
+    def times_ms(self, offsets: Mapping[Partition, int], timeout_ms: int) -> dict[Partition, int]:
+        parameters = {
+            "topics": [place.topic for place in offsets],
+            "partitions": [place.number for place in offsets],
+            "offsets": list(offsets.values()),
+            "timeout_ms": str(timeout_ms),
+        }
+        with unavailable("look at unread records"), self._engine.connect() as connection:
+            connection.execute(_TIMEOUT, parameters)
+            rows = connection.execute(_TIMES, parameters).all()
+        return {Partition(topic, partition): timestamp_ms for topic, partition, timestamp_ms in rows}
 
     def trim(self, topic: str, partition: int, before_offset: int) -> None:
         end = self._partition_offsets(topic, partition)[1]
@@ -248,73 +280,3 @@ class TableStream:
         if offsets is None:
             raise UnknownTopic(f"{topic} has no partition {partition}")
         return offsets
-
-
-class TableProducer:
-    """Implements stream.interface.Producer. Not safe for two threads; connects again after StreamUnavailable."""
-
-    def __init__(self, stream: TableStream, engine: Engine) -> None:
-        self._stream = stream
-        self._engine = engine
-        self._session: Session | None = None
-
-    def produce(self, records: Iterable[NewRecord]) -> None:
-        """Append in one transaction and return when it is durable; StreamUnavailable, UnknownTopic, RecordTooLarge."""
-        parameters, destinations = self._parameters(records)
-        if not destinations:
-            return
-        if self._session is None:
-            self._session = open_session(self._engine)
-        try:
-            with unavailable("append"):
-                row = self._session.execute(_APPEND, parameters).fetchone()
-        except BaseException:
-            self.close()
-            raise
-        assert row is not None
-        assert row[0] == destinations, "a topic lost its partitions"
-
-    def wait_for_acks(self, timeout_ms: int) -> None:
-        """What `produce` returned for is durable."""
-
-    def close(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            session.close()
-
-    def _parameters(self, records: Iterable[NewRecord]) -> tuple[tuple[Any, ...], int]:
-        """What _APPEND wants, column by column, and the number of partitions that get records."""
-        # (topic, partition) -> its number among the destinations, counted from 1, and its records so far.
-        destinations: dict[tuple[str, int], list[int]] = {}
-        rows: list[tuple[int, int, bytes, bytes, str | None]] = []
-        for record in records:
-            check_size(record)
-            place = record.topic, partition_of(record.key, self._stream.partitions(record.topic))
-            destination = destinations.setdefault(place, [len(destinations) + 1, 0])
-            rows.append((destination[0], destination[1], record.key, record.value, _headers_text(record)))
-            destination[1] += 1
-        if not rows:
-            return (), 0
-        topics, partitions = map(list, zip(*destinations, strict=True))
-        counts = [count for _number, count in destinations.values()]
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        channels, payloads = map(list, zip(*_notifications(destinations), strict=True))
-        return (topics, partitions, counts, time.time_ns() // 1_000_000, *columns, channels, payloads), len(counts)
-
-
-def _headers_text(record: NewRecord) -> str | None:
-    if not record.headers:
-        return None
-    return json.dumps([[name, value.hex()] for name, value in record.headers])
-
-
-def _notifications(destinations: Iterable[tuple[str, int]]) -> list[tuple[str, str]]:
-    """A channel and a payload for each topic."""
-    numbers: dict[str, list[str]] = {}
-    for topic, partition in destinations:
-        numbers.setdefault(topic, []).append(str(partition))
-    payloads = {topic: ",".join(partitions) for topic, partitions in numbers.items()}
-    return [
-        (channel_of(topic), payload if len(payload) <= _PAYLOAD_CHARACTERS_MAX else "")
-        for topic, payload in payloads.items()
-    ]

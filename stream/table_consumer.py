@@ -4,7 +4,8 @@ A member is a session that holds the advisory lock of its instance; which member
 joins, leaves or gives a partition away (they notify each other), and once per `membership_check_ms` besides, because
 the dead do not notify. A member's share follows from that list alone: the instance of rank r among m owns the partitions
 p with p % m == r. First what is no longer its share is revoked and unlocked, then what is its share and free is locked
-and assigned; so a partition has one owner at any time, and nobody waits for a lock.
+and assigned; so a partition has one owner at any time, and nobody waits for a lock. How many partitions there are is read
+with it: those that were added are shared out at the next look.
 
 A `consume` with something to read is one statement for all owned partitions. When there is nothing it waits for the
 topic's notification, and looks anyway once per `membership_check_ms`. An idle member costs next to nothing.
@@ -16,12 +17,12 @@ them by then; what is written after that is stopped by the fence in handler_prog
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import Engine
 
-from stream.interface import OffsetOutOfRange, OnAssign, OnRevoke, Partition, Record, StreamUnavailable
+from stream.interface import OffsetOutOfRange, OnAssign, OnRevoke, Partition, Record, StreamUnavailable, UnknownTopic
 from stream.session import GroupLocks, Session, listen, open_session, unavailable, wait_for_notifications
 
 MEMBERS_CHANGED = "members"
@@ -51,6 +52,7 @@ _RANGES = """
     WHERE topic = %s AND partition = ANY(CAST(%s AS int4[]))
     """
 
+_PARTITIONS = "SELECT partitions FROM stream_topic WHERE topic = %s"
 _NOTIFY = "SELECT pg_notify(%s, %s)"
 _LEAVE = "SELECT pg_advisory_unlock_all(), pg_notify(%s, %s)"
 
@@ -70,7 +72,6 @@ class TableConsumer:
         self,
         engine: Engine,
         *,
-        partitions: Callable[[], int],
         channel: str,
         group: str,
         topic: str,
@@ -81,7 +82,6 @@ class TableConsumer:
         fetch_bytes_max: int,
     ) -> None:
         self._engine = engine
-        self._count_partitions = partitions
         self._channel = channel
         self._group = group
         self._topic = topic
@@ -149,7 +149,6 @@ class TableConsumer:
                 return []
 
     def _connect(self) -> Session:
-        self._partitions = self._count_partitions()
         session = open_session(self._engine)
         self._session = session
         self._locks = GroupLocks(session, self._group, self._topic)
@@ -183,6 +182,10 @@ class TableConsumer:
         return record_of(self._names[number], offset, *columns)
 
     def _check_membership(self, session: Session) -> None:
+        # Read again at every look, because partitions may be added while we read.
+        counted = session.execute(_PARTITIONS, (self._topic,)).fetchone()
+        if counted is None:
+            raise UnknownTopic(self._topic)
         if not self._joined:
             self._joined = self._locks.try_join(self._instance)
             if not self._joined:
@@ -190,7 +193,7 @@ class TableConsumer:
             session.execute(_NOTIFY, (self._channel, MEMBERS_CHANGED))
         instances = self._locks.instances()
         rank = instances.index(self._instance)
-        share = {number for number in range(self._partitions) if number % len(instances) == rank}
+        share = {number for number in range(counted[0]) if number % len(instances) == rank}
         going = [number for number in self._positions if number not in share]
         if going:
             self._forget(going, lost=False)

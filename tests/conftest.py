@@ -18,7 +18,7 @@ from db.migrate import migrate
 from object_store.folder import FolderObjectStore
 from operations import embedded_postgres
 
-pytest_plugins = ["tests.streams"]
+pytest_plugins = ["tests.stores", "tests.streams"]
 
 _TEMPLATE = "bulk_switch_template"
 _numbers = itertools.count(1)

@@ -1,7 +1,8 @@
-"""The pipeline in one thread: every handler on a real database and object store, with queues instead of a stream.
+"""The pipeline in one thread: every handler on a real database and object store, with queues of what comes next.
 
-Messages go through the codec as they would on a topic. A test can look at everything that was sent, hold a topic back,
-deliver twice, or shuffle; nothing here decides anything.
+Messages are put into frames and through the codec as the loop does it. With a transport the frames go through real topics
+and are read back before they are queued; without one they are queued at once. A test can look at everything that was sent,
+hold a topic back, deliver twice, or shuffle; nothing here decides anything.
 """
 
 import random
@@ -9,7 +10,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from sqlalchemy import Engine
@@ -31,6 +32,8 @@ from handlers.bulk_prepare import BulkPrepareHandler
 from handlers.bulk_processing import BulkProcessingHandler
 from handlers.fulfil import FulfilHandler
 from handlers.handler import Handler, Output
+from handlers.journal import frames
+from handlers.loop import LoopLimits
 from handlers.notification import NotificationHandler
 from handlers.position import PositionHandler
 from handlers.prepare import PrepareHandler
@@ -44,10 +47,21 @@ from object_store.envelope import KeptRequest, pack_request, request_key
 from object_store.interface import ObjectStore
 from schemas.codec import codec
 from schemas.messages import BulkFulfil, BulkGet, BulkPrepare, Message, Tick
-from stream.interface import Stream
+from stream.interface import NewRecord, Stream
 from tests.fspiop_document import DOCUMENT, check_body
 
 NOW_MS = Callable[[], int]
+# What the edge keeps of every request's headers, at the least.
+KEPT_HEADERS = {"content-type": "application/vnd.interoperability.bulkTransfers+json;version=1.1"}
+# As many messages of a topic and key as the loop puts into one record.
+_FRAME_MESSAGES_MAX = LoopLimits().frame_messages_max
+
+
+class Transport(Protocol):
+    """A way through real topics (tests/kafka_transport.py)."""
+
+    def carry(self, records: Sequence[NewRecord]) -> list[NewRecord]:
+        """The records as they were read back, in the order given."""
 
 
 @dataclass
@@ -71,6 +85,7 @@ class Pipeline:
     batch_items: int = 1_000
     seed: int | None = None
     copies: int = 1
+    transport: Transport | None = None
     sent: list[Sent] = field(default_factory=list)
     held: set[str] = field(default_factory=set)
 
@@ -112,7 +127,7 @@ class Pipeline:
         message = BulkGet(
             BULK_GET.type, BULK_GET.action, BULK_GET.status, id_bytes(bulk_transfer_id), request_id, source, self.now()
         )
-        self.queues[BULK_GET.topic].append(message)
+        self.receive(BULK_GET.topic, message.bulk_transfer_id, message)
         return request_id
 
     def _receive(
@@ -128,21 +143,24 @@ class Pipeline:
     ) -> bytes:
         request_id, key = uuid.uuid4().bytes, id_bytes(bulk_transfer_id)
         received_at_ms = extra.get("received_at_ms", self.now())
-        kept = KeptRequest(source, destination, received_at_ms, {}, extra.get("raw") or orjson.dumps(body))
+        kept = KeptRequest(source, destination, received_at_ms, KEPT_HEADERS, extra.get("raw") or orjson.dumps(body))
         self.store.put(request_key(key, request_id), pack_request(kept))
-        self.queues[combination.topic].append(
-            message_class(
-                combination.type,
-                combination.action,
-                combination.status,
-                key,
-                request_id,
-                source,
-                received_at_ms,
-                weight,
-            )
+        message = message_class(
+            combination.type,
+            combination.action,
+            combination.status,
+            key,
+            request_id,
+            source,
+            received_at_ms,
+            weight,
         )
+        self.receive(combination.topic, key, message)
         return request_id
+
+    def receive(self, topic: str, key: bytes, message: Message) -> None:
+        """Queue what the edge would have published."""
+        self.queues[topic] += [carried for _, carried in self._carried([Output(topic, key, message)])]
 
     def now(self) -> int:
         from db.clock import now_ms
@@ -181,15 +199,23 @@ class Pipeline:
         return outputs
 
     def send(self, outputs: Sequence[Output]) -> None:
-        for output in outputs:
-            message_codec = codec(type(output.message))
-            [message] = message_codec.decode(message_codec.encode([output.message]))
-            self.sent.append(Sent(output.topic, output.key, message))
-            if output.topic == TOPIC_NOTIFICATION:
+        for record, message in self._carried(outputs):
+            self.sent.append(Sent(record.topic, record.key, message))
+            if record.topic == TOPIC_NOTIFICATION:
                 self._require_valid_callback(message)
-            self.queues[output.topic].extend([message] * self.copies)
+            self.queues[record.topic].extend([message] * self.copies)
             if self.seed is not None:
-                self._random.shuffle(self.queues[output.topic])
+                self._random.shuffle(self.queues[record.topic])
+
+    def _carried(self, outputs: Sequence[Output]) -> list[tuple[NewRecord, Any]]:
+        """Every message as its reader gets it, with the record that it came in."""
+        records = frames(outputs, _FRAME_MESSAGES_MAX)
+        if self.transport is not None:
+            records = self.transport.carry(records)
+        classes = {output.topic: type(output.message) for output in outputs}
+        return [
+            (record, message) for record in records for message in codec(classes[record.topic]).decode(record.value)
+        ]
 
     def _require_valid_callback(self, notification: Any) -> None:
         """Every body that any flow tells an FSP is what the OpenAPI document of FSPIOP 1.1 says; nothing is null."""

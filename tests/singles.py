@@ -68,7 +68,7 @@ def post(pipeline: Pipeline, body: Mapping[str, Any], *, source: str = PAYER, de
         expiration_ms=parse_datetime_ms(body["expiration"]),
         hash=canonical_hash(dict(body)),
     )
-    pipeline.queues[SINGLE_PREPARE.topic].append(message)
+    pipeline.receive(SINGLE_PREPARE.topic, message.transfer_id, message)
     return request_id
 
 
@@ -86,14 +86,14 @@ def put(pipeline: Pipeline, transfer_id: str, body: Mapping[str, Any], *, source
         error_description=error.get("errorDescription"),
         hash=canonical_hash(dict(body)),
     )
-    pipeline.queues[combination.topic].append(message)
+    pipeline.receive(combination.topic, message.transfer_id, message)
     return request_id
 
 
 def get(pipeline: Pipeline, transfer_id: str, *, source: str) -> bytes:
     request_id = uuid.uuid4().bytes
     message = TransferGet(**_said(TRANSFER_GET, transfer_id, request_id, source, pipeline.now()))
-    pipeline.queues[TRANSFER_GET.topic].append(message)
+    pipeline.receive(TRANSFER_GET.topic, message.transfer_id, message)
     return request_id
 
 

@@ -34,6 +34,7 @@ from bulk_api_adapter.fspiop.limits import EdgeLimits
 from bulk_api_adapter.fspiop.reception import Reception
 from bulk_api_adapter.fspiop.transfers import Transfers
 from bulk_api_adapter.metrics import HttpMetrics
+from bulk_api_adapter.tracing import RequestTracing, TracingMiddleware
 from object_store.interface import ObjectStore
 from stream.interface import Stream
 
@@ -50,11 +51,13 @@ def make_fspiop_app(
     *,
     authority: Authority | None = None,
     in_flight: InFlightBound | None = None,
+    tracing: RequestTracing | None = None,
     clock_ms: Callable[[], int] = clock_ms,
 ) -> FastAPI:
     """The app; its threads, and those of what it is given, end with its lifespan.
 
-    Without `authority` no signature is looked at; without `in_flight` nobody's transfers are counted.
+    Without `authority` no signature is looked at; without `in_flight` nobody's transfers are counted;
+    without `tracing` no trace is begun or carried on, but that of a record's own sender.
     """
     limits = limits or EdgeLimits()
     intake = Intake(stream, object_store, limits)
@@ -93,8 +96,11 @@ def make_fspiop_app(
     )
     for method, path, endpoint in routes:
         app.add_api_route(path, endpoint, methods=[method], response_model=None)
-    answer_every_error(app)
-    HttpMetrics().install(app)
+    metrics = HttpMetrics()
+    answer_every_error(app, metrics.count_refusal)
+    if tracing is not None:
+        app.add_middleware(TracingMiddleware, tracing=tracing)
+    metrics.install(app)
     return app
 
 

@@ -60,7 +60,9 @@ class Authority:
                     raise
                 await self._require_made_by(headers.source, signature, body)
         except KeysUnavailable:
-            raise Refusal(ErrorCode.SERVICE_UNAVAILABLE, "the keys cannot be read now, send it again") from None
+            raise Refusal(
+                ErrorCode.SERVICE_UNAVAILABLE, "the keys cannot be read now, send it again", reason="keys"
+            ) from None
 
     def close(self) -> None:
         """End the threads."""

@@ -1,4 +1,4 @@
-"""How many transfers each payer may have in flight (BULK-113): past it the edge answers that payer alone with 503/2003.
+"""How many transfers each payer, and all of them, may have in flight (BULK-113); past it POSTs are answered with 503/2003.
 
 In flight of a payer, an FSPIOP-Source, are
 
@@ -10,17 +10,24 @@ unread from before it is kept, so that no burst slips through between two readin
 fails. An acknowledged request lies before the end of its partition. That end is asked for with the next reading, and the
 request is unread until the handler's progress row has passed it. No clock is compared with another one. The progress rows
 and the open figures are of one snapshot, so a request is never missing from both; for up to two readings it may be in both.
+A stream that does not say its ends within `in_flight_ends_wait_ms` keeps nobody from knowing what is open.
 
 Some of a payer's places are for single transfers alone (`in_flight_single_transfers_min`): bulks that it queues without end
-must not keep out its single transfers, which do not wait behind them (BULK-133).
+must not keep out its single transfers, which do not wait behind them (BULK-133). Then, of the same figures:
+
+    per payer   past `in_flight_transfers_per_payer_max` the payer is refused, and nobody else
+    of all      past `in_flight_transfers_max` a payer is refused that has more than its even share of it; so the busy ones
+                make room for each other, and one that sends little is let in
+    unread      past `unread_requests_max` records that stand unread in one of the two topics, no more goes there: those
+                records are of all edge processes, of predecessors, and of requests that were answered 503 and arrived
 
 Handlers that stand still let the unread grow until the payers' bounds are reached. That is the back-pressure, and it ends by
 itself when they read on. While the database is away its last figures count for `in_flight_stale_ms`; after that, and until
 the first figures are there, every POST is answered with 503/2003: no handler could work either. GET and PUT go on.
 
-What is not seen: the unread of other edge processes, and what this process took in before it was restarted. The bound may
-be passed by that much, until the handlers have read it. Whoever takes no part shares one bound with all others who do not,
-so that made-up names cost no memory.
+What is not seen in items: the unread of other edge processes, and what this process took in before it was restarted. The
+first two bounds may be passed by that much until the handlers have read it, the third one counts it. Whoever takes no part
+shares one bound with all others who do not, so that made-up names cost no memory.
 """
 
 import asyncio
@@ -36,6 +43,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bulk_api_adapter.bounded_threads import BoundedThreads
 from bulk_api_adapter.fspiop.limits import EdgeLimits
+from bulk_api_adapter.fspiop.retry_after import RetryAfter
 from db.in_flight import InFlightFigures
 from domain.combinations import TOPIC_BULK_PREPARE, TOPIC_SINGLE_PREPARE
 from domain.fspiop_errors import ErrorCode
@@ -113,12 +121,19 @@ class InFlightBound:
         self._stream = stream
         self._limits = limits
         self._monotonic_s = monotonic_s
+        self._retry_after = RetryAfter(limits.retry_after_s_max, monotonic_s=monotonic_s)
         self._threads = BoundedThreads(1, "in-flight")
+        # Of its own, because a stream that hangs must not keep the database's figures from being read.
+        self._stream_threads = BoundedThreads(1, "ends")
         self._figures: InFlightFigures | None = None
         self._figures_s = 0.0
+        self._open_of_all = 0
         self._failing = False
-        # All of a payer's unread: what is being kept, what is acknowledged, and what stands in `_marks`.
+        # All of a payer's unread: what is being kept, what is acknowledged, and what stands in `_marks`; and of all payers.
         self._unread: Counter[str] = Counter()
+        self._unread_of_all = 0
+        # Per topic the records that no handler has read, as of the last reading that both sides answered.
+        self._unread_requests: dict[str, int] = {}
         self._acknowledged: list[_Acknowledged] = []
         self._marks: dict[tuple[str, str, int], deque[_Mark]] = {}
 
@@ -126,14 +141,12 @@ class InFlightBound:
     def counted(self, source: str, topic: str, key: bytes, items: int) -> Iterator[None]:
         figures = self._fresh_figures()
         payer = source if source in figures.participants else _STRANGERS
-        in_flight = figures.open_items.get(payer, 0) + self._unread[payer]
-        most = self._limits.in_flight_transfers_per_payer_max
-        if topic == TOPIC_BULK_PREPARE:
-            most -= self._limits.in_flight_single_transfers_min
-        if in_flight + items > most:
-            text = f"{in_flight} of your transfers are in flight, with {items} more the limit of {most} is passed"
-            raise Refusal(ErrorCode.SERVICE_UNAVAILABLE, text)
+        own = figures.open_items.get(payer, 0) + self._unread[payer]
+        self._require_room_of_its_own(payer, topic, own, items)
+        self._require_room_beside_others(figures, topic, own, items)
+        self._require_readers(topic)
         self._unread[payer] += items
+        self._unread_of_all += items
         try:
             yield
         except BaseException:
@@ -163,7 +176,7 @@ class InFlightBound:
         acknowledged, self._acknowledged = self._acknowledged, []
         began_s = self._monotonic_s()
         try:
-            look = await self._threads.run(lambda: self._look({one.topic for one in acknowledged}))
+            look = await self._look()
         except BaseException as error:
             self._acknowledged = acknowledged + self._acknowledged
             if not isinstance(error, Exception):
@@ -173,27 +186,40 @@ class InFlightBound:
         self._mark(acknowledged, look.ends)
         self._forget_read(look.figures.next_offsets)
         self._figures, self._figures_s = look.figures, began_s
+        self._open_of_all = sum(look.figures.open_items.values())
+        for topic, ends in look.ends.items():
+            self._unread_requests[topic] = _unread_records(topic, ends, look.figures)
         if self._failing:
             self._failing = False
             logger.info("what payers have in flight is known again")
 
     def close(self) -> None:
-        """End the thread."""
+        """End the threads."""
         self._threads.close()
+        self._stream_threads.close()
 
     async def _refresh_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self._limits.in_flight_refresh_ms / 1000)
             await self.refresh()
 
-    def _look(self, topics: set[str]) -> _Look:
-        """On the thread. The ends come first: what lies before them has been read when the figures say so."""
+    async def _look(self) -> _Look:
+        """The ends come first: what lies before them has been read when the figures say so."""
+        ends: Mapping[str, Mapping[int, int]] = {}
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.in_flight_ends_wait_ms / 1000):
+                ends = await self._stream_threads.run(self._ends)
+        figures = await self._threads.run(lambda: self._read_figures(_HANDLERS, self._limits.in_flight_stale_ms))
+        return _Look(figures, ends)
+
+    def _ends(self) -> Mapping[str, Mapping[int, int]]:
+        """On the thread: per topic, where the stream says it, the ends of its partitions."""
         ends: dict[str, Mapping[int, int]] = {}
-        for topic in topics:
+        for topic in _TOPICS:
             # A stream that is away keeps nobody from being told that he may send again.
             with suppress(StreamError):
                 ends[topic] = self._stream.end_offsets(topic)
-        return _Look(self._read_figures(_HANDLERS, self._limits.in_flight_stale_ms), ends)
+        return ends
 
     def _failed(self, error: Exception) -> None:
         """The database is away, or there is a bug: either way the figures grow stale, and that is what FSPs are told."""
@@ -205,11 +231,46 @@ class InFlightBound:
     def _fresh_figures(self) -> InFlightFigures:
         stale_ms = self._limits.in_flight_stale_ms
         if self._figures is None:
-            raise Refusal(ErrorCode.SERVICE_UNAVAILABLE, "what is in flight is not known yet, send it again")
+            raise self._full("figures", "what is in flight is not known yet, send it again")
         if self._monotonic_s() - self._figures_s > stale_ms / 1000:
-            text = f"what is in flight has not been known for {stale_ms} ms, send it again"
-            raise Refusal(ErrorCode.SERVICE_UNAVAILABLE, text)
+            raise self._full("figures", f"what is in flight has not been known for {stale_ms} ms, send it again")
+        self._retry_after.admitted("figures")
         return self._figures
+
+    def _require_room_of_its_own(self, payer: str, topic: str, own: int, items: int) -> None:
+        most = self._limits.in_flight_transfers_per_payer_max
+        if topic == TOPIC_BULK_PREPARE:
+            most -= self._limits.in_flight_single_transfers_min
+        if own + items > most:
+            text = f"{own} of your transfers are in flight, with {items} more the limit of {most} is passed"
+            raise self._full(f"payer {payer}", text)
+        self._retry_after.admitted(f"payer {payer}")
+
+    def _require_room_beside_others(self, figures: InFlightFigures, topic: str, own: int, items: int) -> None:
+        most = self._limits.in_flight_transfers_max
+        # A bulk of the largest size is let in however many share the bound.
+        share = max(most // max(1, len(figures.participants)), self._limits.items_max)
+        if topic == TOPIC_BULK_PREPARE:
+            most -= self._limits.in_flight_single_transfers_of_all_min
+        of_all = self._open_of_all + self._unread_of_all
+        if of_all + items > most and own + items > share:
+            text = f"{of_all} transfers of all payers are in flight, with {items} more the limit of {most} is passed"
+            raise self._full(f"all {topic}", text)
+        self._retry_after.admitted(f"all {topic}")
+
+    def _require_readers(self, topic: str) -> None:
+        unread = self._unread_requests.get(topic, 0)
+        if unread >= self._limits.unread_requests_max:
+            raise self._full(f"unread {topic}", f"{unread} requests wait to be worked on, send it again")
+        self._retry_after.admitted(f"unread {topic}")
+
+    def _full(self, cause: str, text: str) -> Refusal:
+        return Refusal(
+            ErrorCode.SERVICE_UNAVAILABLE,
+            text,
+            retry_after_s=self._retry_after.refused(cause),
+            reason=cause.partition(" ")[0],
+        )
 
     def _mark(self, acknowledged: list[_Acknowledged], ends: Mapping[str, Mapping[int, int]]) -> None:
         for one in acknowledged:
@@ -235,6 +296,13 @@ class InFlightBound:
                 del self._marks[payer, topic, partition]
 
     def _give_back(self, payer: str, items: int) -> None:
+        self._unread_of_all -= items
         self._unread[payer] -= items
         if not self._unread[payer]:
             del self._unread[payer]
+
+
+def _unread_records(topic: str, ends: Mapping[int, int], figures: InFlightFigures) -> int:
+    """The ends are older than the figures, so a handler may be ahead of them."""
+    read = figures.next_offsets
+    return sum(max(0, end - read.get((topic, partition), 0)) for partition, end in ends.items())

@@ -3,34 +3,42 @@
     1. object store: the envelope and the raw body under its id and its request id (not for a GET, whose record says it all)
     2. stream: one record, keyed by its id, acknowledged
 
-Both steps together have `publish_wait_ms`; when they fail or take longer the sender gets 503 with 2003 and nothing more
-is written. Dying after step 1 leaves an object that no record names, dying after step 2 a request that was not answered:
-the sender sends it again either way, under a new request id, and the handlers find the resend by its content.
+Both steps together have `publish_wait_ms`; when they fail or take longer the sender gets 503 with 2003. A call that has
+begun is not called back: the object may still be kept and the record still arrive. That is safe, as is dying in between:
+the sender sends it again either way, under a new request id, and the handlers find the resend by its content. An object
+that no record names is removed by retention.
+
+A part that keeps failing is probed by one request at a time, and the others are refused before their bodies are read
+(`circuit`). PUTs have threads of their own to the store, so that answers do not wait behind new work.
 """
 
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from bulk_api_adapter.bounded_threads import BoundedThreads
+from bulk_api_adapter.fspiop.circuit import Circuit
 from bulk_api_adapter.fspiop.limits import EdgeLimits
-from bulk_api_adapter.fspiop.reception import Received
+from bulk_api_adapter.fspiop.reception import Errand, Received
 from bulk_api_adapter.publishing import Publisher
-from domain.combinations import TOPIC_BULK_PREPARE, Combination
+from domain.combinations import TOPIC_BULK_FULFIL, TOPIC_BULK_GET, TOPIC_BULK_PREPARE, Combination
 from domain.fspiop_errors import ErrorCode
+from domain.identifiers import id_text
 from object_store.content import content_key
 from object_store.envelope import KeptRequest, pack_request, request_key
-from object_store.interface import ObjectStore, ObjectStoreError
+from object_store.interface import ObjectStore, ObjectStoreError, ObjectStoreUnavailable
 from schemas.codec import codec
 from schemas.fspiop.errors import Refusal
 from schemas.fspiop.headers import RequestHeaders
 from schemas.messages import BulkFulfil, BulkGet, BulkPrepare, SingleFulfil, SinglePrepare, TransferGet
-from stream.interface import NewRecord, Stream, StreamError
+from stream.interface import NewRecord, Stream, StreamError, StreamUnavailable
 
 logger = logging.getLogger(__name__)
+
+_BULK_TOPICS = frozenset({TOPIC_BULK_PREPARE, TOPIC_BULK_FULFIL, TOPIC_BULK_GET})
 
 EdgeMessage = BulkPrepare | BulkFulfil | BulkGet | SinglePrepare | SingleFulfil | TransferGet
 
@@ -77,7 +85,12 @@ class Intake:
         self._stream = stream
         self._object_store = object_store
         self._limits = limits
-        self._store_threads = BoundedThreads(limits.store_writes_max, "object-store")
+        self._store_threads = {
+            Errand.NEW_WORK: BoundedThreads(limits.store_writes_max, "object-store"),
+            Errand.ANSWER: BoundedThreads(limits.answer_writes_max, "object-store-answers"),
+        }
+        self._store_circuit = Circuit("object store", ObjectStoreUnavailable, limits)
+        self._stream_circuit = Circuit("stream", StreamUnavailable, limits)
         self._health_threads = BoundedThreads(1, "health")
         self._publisher = Publisher(
             stream,
@@ -86,7 +99,13 @@ class Intake:
             acks_wait_ms=limits.publish_wait_ms,
         )
 
-    async def keep_and_publish(self, topic: str, request: Request, message: EdgeMessage) -> None:
+    def require_way(self, errand: Errand) -> None:
+        """Raises Refusal when a request with this errand could not get in now, whatever it says."""
+        self._stream_circuit.require_way()
+        if errand in self._store_threads:
+            self._store_circuit.require_way()
+
+    async def keep_and_publish(self, errand: Errand, topic: str, request: Request, message: EdgeMessage) -> None:
         """Return when the request lies in the store and its message on the topic; raises Refusal."""
         kept = KeptRequest(
             source=request.headers.source,
@@ -97,7 +116,12 @@ class Intake:
         )
         key = request_key(request.entity_id, request.request_id)
         packed = pack_request(kept)
-        await self._within_bounds(lambda: self._object_store.put(key, packed), _record(topic, request, message))
+
+        async def put() -> None:
+            with self._store_circuit.attempt():
+                await self._store_threads[errand].run(lambda: self._object_store.put(key, packed))
+
+        await self._within_bounds(put, _record(topic, request, message))
 
     async def publish(self, topic: str, request: Request, message: EdgeMessage) -> None:
         """Return when the message is on the topic, for a request of which nothing need be kept; raises Refusal."""
@@ -113,22 +137,31 @@ class Intake:
     def close(self) -> None:
         """Publish what waits and end the threads."""
         self._publisher.close()
-        self._store_threads.close()
+        for threads in self._store_threads.values():
+            threads.close()
         self._health_threads.close()
 
-    async def _within_bounds(self, put: Callable[[], None] | None, record: NewRecord) -> None:
+    async def _within_bounds(self, put: Callable[[], Awaitable[None]] | None, record: NewRecord) -> None:
+        waited_for = self._stream_circuit if put is None else self._store_circuit
         try:
             async with asyncio.timeout(self._limits.publish_wait_ms / 1000):
                 if put is not None:
-                    await self._store_threads.run(put)
-                await self._publisher.publish(record)
+                    await put()
+                waited_for = self._stream_circuit
+                with self._stream_circuit.attempt():
+                    await self._publisher.publish(record)
         except (ObjectStoreError, StreamError) as error:
-            logger.warning("a request for %s was answered with 503: %s", record.topic, error)
-            raise Refusal(ErrorCode.SERVICE_UNAVAILABLE, "the request could not be kept, send it again") from error
+            logger.warning("a request for %s was answered with 503: %s", record.topic, error, extra=_ids(record))
+            raise _unavailable("the request could not be kept, send it again", waited_for) from error
         except TimeoutError as error:
             waited = self._limits.publish_wait_ms
-            logger.warning("a request for %s was answered with 503: not kept within %d ms", record.topic, waited)
-            raise Refusal(ErrorCode.SERVICE_UNAVAILABLE, "the request was not kept in time, send it again") from error
+            logger.warning(
+                "a request for %s was answered with 503: not kept within %d ms",
+                record.topic,
+                waited,
+                extra=_ids(record),
+            )
+            raise _unavailable("the request was not kept in time, send it again", waited_for) from error
 
     async def _answers(self, call: Callable[[], object]) -> bool:
         try:
@@ -142,3 +175,13 @@ class Intake:
 
 def _record(topic: str, request: Request, message: EdgeMessage) -> NewRecord:
     return NewRecord(topic, request.entity_id, codec(type(message)).encode([message]), request.headers.trace)
+
+
+def _ids(record: NewRecord) -> dict[str, str]:
+    """What a log line about a request says it is about."""
+    entity = "bulk_transfer_id" if record.topic in _BULK_TOPICS else "transfer_id"
+    return {"topic": record.topic, entity: id_text(record.key)}
+
+
+def _unavailable(text: str, part: Circuit) -> Refusal:
+    return Refusal(ErrorCode.SERVICE_UNAVAILABLE, text, retry_after_s=part.retry_after_s(), reason=part.name)

@@ -1,14 +1,19 @@
 """The way that every request takes before its resource looks at it, in the order of `app`.
 
 A request has a place from here to its answer: each of them may hold a body in memory, so there are no more of them than
-`requests_in_flight_max`. What a sender has signed is judged last, when the request is known to be well formed, and before
-anything is kept, published or counted.
+`requests_in_flight_max`, and their bodies together are not larger than `request_bytes_in_flight_max`, counted as they
+arrive: a sender who says that much is to come, and sends nothing, takes nothing from the others. Of both some is for PUTs
+alone. What a payee answers frees funds and places, so it gets in where new work and questions do not.
+
+What a sender has signed is judged last, when the request is known to be well formed, and before anything is kept, published
+or counted.
 """
 
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from typing import Generic, TypeVar
 
 from fastapi import Request
@@ -16,6 +21,7 @@ from starlette.requests import ClientDisconnect
 
 from bulk_api_adapter.fspiop.authority import Authority
 from bulk_api_adapter.fspiop.limits import EdgeLimits
+from bulk_api_adapter.fspiop.retry_after import RetryAfter
 from domain.fspiop_errors import ErrorCode
 from domain.identifiers import id_bytes
 from schemas.fspiop.errors import Refusal
@@ -23,6 +29,22 @@ from schemas.fspiop.headers import RequestHeaders, check_headers
 from schemas.fspiop.types import is_correlation_id
 
 Body = TypeVar("Body")
+
+
+class Errand(Enum):
+    """What a request is for."""
+
+    NEW_WORK = "POST"
+    QUESTION = "GET"
+    ANSWER = "PUT"
+
+
+class Place:
+    """A request's place, and the bytes of its body that lie in memory."""
+
+    def __init__(self, errand: Errand) -> None:
+        self.errand = errand
+        self.bytes = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +65,34 @@ class Reception:
         self._limits = limits
         self._clock_ms = clock_ms
         self._authority = authority
+        self._retry_after = RetryAfter(limits.retry_after_s_max)
         self._requests_in_flight = 0
+        self._bytes_in_flight = 0
 
     @contextmanager
-    def place(self) -> Iterator[None]:
+    def place(self, errand: Errand) -> Iterator[Place]:
         """Hold a place from the beginning of a request to its answer; raises Refusal."""
-        if self._requests_in_flight >= self._limits.requests_in_flight_max:
-            raise Refusal(ErrorCode.SERVICE_UNAVAILABLE, "too many requests at once, send it again")
+        limits = self._limits
+        kept_back = 0 if errand is Errand.ANSWER else limits.answers_in_flight_min
+        if self._requests_in_flight >= limits.requests_in_flight_max - kept_back:
+            raise self._full(f"places for {errand.value}", "too many requests at once, send it again")
+        self._retry_after.admitted(f"places for {errand.value}")
         self._requests_in_flight += 1
+        place = Place(errand)
         try:
-            yield
+            yield place
         finally:
             self._requests_in_flight -= 1
+            self._bytes_in_flight -= place.bytes
 
-    async def receive(self, request: Request, resource: str, parse: Callable[[bytes], Body]) -> Received[Body]:
+    async def receive(
+        self, place: Place, request: Request, resource: str, parse: Callable[[bytes], Body]
+    ) -> Received[Body]:
         """Check a request and its body; raises Refusal."""
         headers = self._headers(request, resource)
         path_id = _path_id(request)
-        raw = await self._body(request)
+        raw = await self._body(place, request)
+        self._retry_after.admitted(f"bytes for {place.errand.value}")
         # The request is received when all of it is here: its sender's promptness is judged by this moment.
         received_at_ms = self._clock_ms()
         body = parse(raw)
@@ -84,7 +116,7 @@ class Reception:
             resource=resource,
         )
 
-    async def _body(self, request: Request) -> bytes:
+    async def _body(self, place: Place, request: Request) -> bytes:
         """The raw body, read no further than its limit; raises Refusal."""
         body = bytearray()
         limits = self._limits
@@ -96,6 +128,7 @@ class Reception:
                         raise Refusal(
                             ErrorCode.TOO_LARGE_PAYLOAD, f"the body is larger than {limits.body_bytes_max} bytes"
                         )
+                    self._hold(place, len(chunk))
         except TimeoutError as error:
             raise Refusal(
                 ErrorCode.CLIENT_ERROR, f"the body did not end within {limits.body_wait_ms} ms", close=True
@@ -104,6 +137,23 @@ class Reception:
             # Nobody reads this answer; it only ends the request.
             raise Refusal(ErrorCode.CLIENT_ERROR, "the connection ended before the body did", close=True) from error
         return bytes(body)
+
+    def _hold(self, place: Place, more_bytes: int) -> None:
+        """Count a piece of a body; raises Refusal when it is one too many."""
+        limits = self._limits
+        kept_back = 0 if place.errand is Errand.ANSWER else limits.answer_bytes_in_flight_min
+        if self._bytes_in_flight + more_bytes > limits.request_bytes_in_flight_max - kept_back:
+            raise self._full(f"bytes for {place.errand.value}", "too many large requests at once, send it again")
+        place.bytes += more_bytes
+        self._bytes_in_flight += more_bytes
+
+    def _full(self, cause: str, text: str) -> Refusal:
+        return Refusal(
+            ErrorCode.SERVICE_UNAVAILABLE,
+            text,
+            retry_after_s=self._retry_after.refused(cause),
+            reason=cause.partition(" ")[0],
+        )
 
     async def _require_authority(self, request: Request, headers: RequestHeaders, raw: bytes) -> None:
         if self._authority is not None:

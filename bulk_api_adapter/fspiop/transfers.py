@@ -23,7 +23,7 @@ from fastapi import Request, Response
 from bulk_api_adapter.fspiop.in_flight import InFlight
 from bulk_api_adapter.fspiop.intake import Intake, request_of
 from bulk_api_adapter.fspiop.limits import EdgeLimits
-from bulk_api_adapter.fspiop.reception import Received, Reception
+from bulk_api_adapter.fspiop.reception import Errand, Received, Reception
 from domain.combinations import SINGLE_ABORT, SINGLE_COMMIT, SINGLE_PREPARE, SINGLE_RESERVE, TRANSFER_GET, Combination
 from domain.fspiop_errors import ErrorCode
 from domain.identifiers import id_bytes
@@ -48,8 +48,9 @@ class Transfers:
         self._limits = limits
 
     async def post(self, request: Request) -> Response:
-        with self._reception.place():
-            received = await self._reception.receive(request, TRANSFERS, parse_transfer_post)
+        with self._reception.place(Errand.NEW_WORK) as place:
+            self._intake.require_way(Errand.NEW_WORK)
+            received = await self._reception.receive(place, request, TRANSFERS, parse_transfer_post)
             body = received.body
             transfer = request_of(received, id_bytes(body["transferId"]))
             message = SinglePrepare(
@@ -65,11 +66,12 @@ class Transfers:
                 hash=canonical_hash(body),
             )
             with self._in_flight.counted(received.headers.source, SINGLE_PREPARE.topic, transfer.entity_id, 1):
-                await self._intake.keep_and_publish(SINGLE_PREPARE.topic, transfer, message)
+                await self._intake.keep_and_publish(Errand.NEW_WORK, SINGLE_PREPARE.topic, transfer, message)
         return Response(status_code=HTTPStatus.ACCEPTED)
 
     async def get(self, request: Request) -> Response:
-        with self._reception.place():
+        with self._reception.place(Errand.QUESTION):
+            self._intake.require_way(Errand.QUESTION)
             received = await self._reception.receive_without_body(request, TRANSFERS)
             asked = request_of(received, received.path_id)
             message = TransferGet(**asked.said(TRANSFER_GET), transfer_id=asked.entity_id)
@@ -77,8 +79,9 @@ class Transfers:
         return Response(status_code=HTTPStatus.ACCEPTED)
 
     async def put(self, request: Request) -> Response:
-        with self._reception.place():
-            received = await self._reception.receive(request, TRANSFERS, parse_transfer_put)
+        with self._reception.place(Errand.ANSWER) as place:
+            self._intake.require_way(Errand.ANSWER)
+            received = await self._reception.receive(place, request, TRANSFERS, parse_transfer_put)
             self._require_not_ahead(received)
             combination = _combination(received)
             if combination is not None:
@@ -92,12 +95,13 @@ class Transfers:
                     error_description=None,
                     hash=canonical_hash(received.body),
                 )
-                await self._intake.keep_and_publish(combination.topic, answer, message)
+                await self._intake.keep_and_publish(Errand.ANSWER, combination.topic, answer, message)
         return Response(status_code=HTTPStatus.OK)
 
     async def put_error(self, request: Request) -> Response:
-        with self._reception.place():
-            received = await self._reception.receive(request, TRANSFERS, parse_put_error)
+        with self._reception.place(Errand.ANSWER) as place:
+            self._intake.require_way(Errand.ANSWER)
+            received = await self._reception.receive(place, request, TRANSFERS, parse_put_error)
             answer = request_of(received, received.path_id)
             information = received.body["errorInformation"]
             message = SingleFulfil(
@@ -109,7 +113,7 @@ class Transfers:
                 error_description=information["errorDescription"],
                 hash=canonical_hash(received.body),
             )
-            await self._intake.keep_and_publish(SINGLE_ABORT.topic, answer, message)
+            await self._intake.keep_and_publish(Errand.ANSWER, SINGLE_ABORT.topic, answer, message)
         return Response(status_code=HTTPStatus.OK)
 
     def _require_not_ahead(self, received: Received[TransfersIDPutResponse]) -> None:

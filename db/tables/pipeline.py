@@ -26,6 +26,8 @@ handler_progress = Table(
     Column("topic", Text, primary_key=True),
     Column("partition", Integer, primary_key=True, autoincrement=False),
     Column("next_offset", BigInteger, nullable=False),
+    # Which log that offset belongs to, as the stream names it; empty until the first assignment that knows of it.
+    Column("log_id", Text, nullable=True),
     Column("outputs", LargeBinary, nullable=True),
     # The producer's clock on the last record that was read.
     Column("read_date", INSTANT, nullable=True),
@@ -119,6 +121,8 @@ stream_topic = Table(
     Column("topic", Text, primary_key=True),
     Column("partitions", Integer, nullable=False),
     Column("retention_ms", BigInteger, nullable=False),
+    # A topic that is dropped and made again is another log.
+    Column("log_id", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
 )
 
 # Appending locks this row, so that commit order is offset order and no reader skips a record.

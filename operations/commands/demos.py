@@ -5,7 +5,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 from uuid import uuid4
@@ -16,6 +16,7 @@ from operations import embedded_postgres
 from operations.commands.mistakes import Mistake
 from operations.commands.worlds import stopped_by_signals
 from operations.demo import DemoFailed, DemoOutcome, Stopped, run_demo
+from operations.demo_parts import parts_of_its_own
 from operations.demo_report import (
     LiveWatcher,
     make_watcher,
@@ -25,7 +26,7 @@ from operations.demo_report import (
 )
 from operations.ports import free_ports
 from operations.printing import AsJson, console, print_json
-from operations.settings import read_settings
+from operations.settings import Settings, read_settings
 from operations.world import WorldError, locked
 
 app = typer.Typer()
@@ -45,6 +46,9 @@ def demo(
         Path | None, typer.Option(help="Keep the world in this folder, not in a temporary one that goes at the end.")
     ] = None,
     stream_url: Annotated[str | None, typer.Option(help="table: or kafka://host:port,…")] = None,
+    real: Annotated[
+        bool, typer.Option("--real", help="On the Kafka, PostgreSQL and S3 that run (scripts/services).")
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running until Ctrl-C.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -64,7 +68,9 @@ def demo(
         if keep:
             stop.wait()
 
-    with _folder(data_folder) as folder:
+    if real and data_folder is not None:
+        raise Mistake("--data-folder is for the embedded world: what a demo on real parts keeps is in those parts")
+    with _folder(data_folder) as folder, ExitStack() as stack:
         fspiop_port, admin_port = free_ports(2)
         settings = read_settings(
             data_folder=folder,
@@ -72,9 +78,7 @@ def demo(
             fspiop_port=fspiop_port,
             admin_port=admin_port,
         )
-        # A demo never plays in a database that somebody has set for something else.
-        own = {"database_url": "", "object_store_url": "", "stream_url": _stream_of_its_own(settings.stream_url)}
-        settings = settings.model_copy(update=own)
+        settings = stack.enter_context(parts_of_its_own(settings)) if real else _embedded(settings)
         try:
             run_demo(settings, stop, watcher, then)
         except Stopped:
@@ -86,6 +90,12 @@ def demo(
                 watcher.close()
     if keep and not as_json:
         console().print("Everything has ended.")
+
+
+def _embedded(settings: Settings) -> Settings:
+    """A demo never plays in a database that somebody has set for something else."""
+    own = {"database_url": "", "object_store_url": "", "stream_url": _stream_of_its_own(settings.stream_url)}
+    return settings.model_copy(update=own)
 
 
 @contextmanager
@@ -107,7 +117,7 @@ def _clear_killed_demos() -> None:
     """Stop the PostgreSQL and remove the folder of every demo that was killed; all else of it died with it."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
         # Somebody else's folder is left to its owner, one that is still being made to its maker.
-        if folder.stat().st_uid == os.getuid() and (folder / "postgres").is_dir():
+        if folder.stat().st_uid == os.getuid() and any((folder / part).is_dir() for part in ("postgres", "logs")):
             try:
                 with locked(folder):
                     embedded_postgres.stop(folder / "postgres")

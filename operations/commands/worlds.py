@@ -21,7 +21,7 @@ def up(
     data_folder: DataFolder = None,
     stream_url: Annotated[str | None, typer.Option(help="table: or kafka://host:port,…")] = None,
     database_url: Annotated[str | None, typer.Option(help="postgresql://…; not given: the embedded one.")] = None,
-    object_store_url: Annotated[str | None, typer.Option(help="A folder.")] = None,
+    object_store_url: Annotated[str | None, typer.Option(help="A folder, or s3://host:port/bucket.")] = None,
     fspiop_port: Annotated[int | None, typer.Option(help="The FSPIOP app's port.")] = None,
     admin_port: Annotated[int | None, typer.Option(help="The admin app's port.")] = None,
 ) -> None:

@@ -5,8 +5,8 @@ the stream and the object store; left alone, all three live in the data folder o
 unit in its name, its default and the reason for it. A wrong value raises SettingsError with one line per mistake, and a
 name that is no setting but looks like one is told to whoever starts the program (`unknown_names`).
 
-The settings stand in the module of what they are about: connections, edge, scheme, loop, callbacks, watching. What must
-hold between two of them is checked here.
+The settings stand in the module of what they are about: connections, security, topics, edge, scheme, loop, callbacks,
+watching. What must hold between two of them is checked here. Secrets may come from files (secret_files).
 """
 
 import difflib
@@ -14,26 +14,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from operations.settings.callbacks import CallbackSettings
 from operations.settings.connections import ConnectionSettings
 from operations.settings.edge import EdgeSettings
 from operations.settings.loop import LoopSettings
 from operations.settings.scheme import RetentionSettings, SchemeSettings
-from operations.settings.types import PREFIX
+from operations.settings.secret_files import SUFFIX, SecretFiles, comes_from_file
+from operations.settings.security import SecuritySettings
+from operations.settings.topics import TopicSettings
+from operations.settings.types import PREFIX, SettingsError
 from operations.settings.watching import WatchingSettings
+
+__all__ = ["Settings", "SettingsError", "environment_of", "read_settings", "unknown_names"]
 
 # Between the end of an attempt and the record of it.
 _LEASE_MARGIN_MS = 1_000
 
 
-class SettingsError(Exception):
-    """One line per wrong setting, for the person who set it."""
-
-
 class Settings(
     ConnectionSettings,
+    SecuritySettings,
+    TopicSettings,
     WatchingSettings,
     EdgeSettings,
     SchemeSettings,
@@ -45,6 +48,18 @@ class Settings(
     """What can be set. Defaults are for one small machine; docs/operating.md says what to change for a real one."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # the signature is pydantic's
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The command line, files of secrets, the environment; the first that says something is heard."""
+        return init_settings, SecretFiles(settings_cls), env_settings
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
@@ -58,8 +73,29 @@ class Settings(
                 f"{PREFIX}IN_FLIGHT_TRANSFERS_PER_PAYER_MAX must not be less than ITEMS_PER_BULK_MAX and "
                 "IN_FLIGHT_SINGLE_TRANSFERS_MIN together, else the largest bulk is never taken in"
             )
+        if self.in_flight_transfers_max < self.items_per_bulk_max + self.in_flight_single_transfers_of_all_min:
+            raise ValueError(
+                f"{PREFIX}IN_FLIGHT_TRANSFERS_MAX must not be less than ITEMS_PER_BULK_MAX and "
+                "IN_FLIGHT_SINGLE_TRANSFERS_OF_ALL_MIN together, else the largest bulk is never taken in"
+            )
+        if self.request_bytes_in_flight_max - self.answer_bytes_in_flight_min < self.body_bytes_max:
+            raise ValueError(
+                f"{PREFIX}REQUEST_BYTES_IN_FLIGHT_MAX must not be less than BODY_BYTES_MAX and "
+                "ANSWER_BYTES_IN_FLIGHT_MIN together, else the largest bulk is never taken in"
+            )
+        if self.answers_in_flight_min >= self.requests_in_flight_max:
+            raise ValueError(f"{PREFIX}ANSWERS_IN_FLIGHT_MIN must be less than REQUESTS_IN_FLIGHT_MAX")
+        if self.object_store_attempts_max * self.object_store_attempt_timeout_ms > self.publish_wait_ms:
+            raise ValueError(
+                f"{PREFIX}OBJECT_STORE_ATTEMPTS_MAX times OBJECT_STORE_ATTEMPT_TIMEOUT_MS must not exceed PUBLISH_WAIT_MS, "
+                "else the edge gives up before the last attempt"
+            )
         if self.in_flight_refresh_ms > self.in_flight_stale_ms:
             raise ValueError(f"{PREFIX}IN_FLIGHT_REFRESH_MS must not exceed IN_FLIGHT_STALE_MS")
+        if (self.kafka_min_insync_replicas or 1) > self.kafka_replication_factor:
+            raise ValueError(
+                f"{PREFIX}KAFKA_MIN_INSYNC_REPLICAS must not exceed KAFKA_REPLICATION_FACTOR, else no record is ever taken"
+            )
         if self.callback_first_pause_ms > self.callback_longest_pause_ms:
             raise ValueError(f"{PREFIX}CALLBACK_FIRST_PAUSE_MS must not exceed CALLBACK_LONGEST_PAUSE_MS")
         if self.callbacks_per_fsp_max > self.callbacks_at_once_max:
@@ -96,6 +132,9 @@ def unknown_names(environment: Mapping[str, str]) -> list[str]:
     Other names are left alone: scripts have their own, and an older release may run beside a newer one's settings.
     """
     known = {name.upper() for name in Settings.model_fields}
+    known |= {
+        f"{name.upper()}{SUFFIX}" for name, field in Settings.model_fields.items() if comes_from_file(name, field)
+    }
     lines = []
     for name in sorted(environment):
         short = name.removeprefix(PREFIX)
@@ -106,10 +145,15 @@ def unknown_names(environment: Mapping[str, str]) -> list[str]:
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """The settings as environment variables, for processes that are started with them."""
+    """The settings as environment variables, for processes that are started with them.
+
+    Secrets are handed over as they are: the files they came from need not be readable to the processes, too.
+    """
     variables = {}
-    for name in Settings.model_fields:
+    for name, field in Settings.model_fields.items():
         value = getattr(settings, name)
+        if comes_from_file(name, field):
+            variables[f"{PREFIX}{name.upper()}{SUFFIX}"] = ""
         if isinstance(value, SecretStr):
             value = value.get_secret_value()
         if value is not None:

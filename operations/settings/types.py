@@ -1,10 +1,15 @@
-"""The types that settings share, and the prefix of their environment variables."""
+"""The types that settings share, the prefix of their environment variables, and what is raised for a wrong one."""
 
 from typing import Annotated
 
 from pydantic import Field
 
 PREFIX = "BULK_SWITCH_"
+
+
+class SettingsError(Exception):
+    """One line per wrong setting, for the person who set it."""
+
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Count = Annotated[int, Field(ge=1)]

@@ -23,7 +23,9 @@ class Refusal(Exception):
     """A request is refused: what the sender reads, and the HTTP status it reads it with.
 
     The status is the code's own unless it is given (405 has no code of its own). `close` ends the connection after the
-    answer, for a sender whose request is not going to be read to its end.
+    answer, for a sender whose request is not going to be read to its end. `retry_after_s` is when a sender that gets 503
+    should come again; a 503 without it says one second. `reason` is
+    one of a few words of our own, for those who count refusals.
     """
 
     def __init__(
@@ -34,11 +36,15 @@ class Refusal(Exception):
         http_status: int | None = None,
         extensions: Sequence[tuple[str, str]] = (),
         close: bool = False,
+        retry_after_s: int = 1,
+        reason: str = "",
     ) -> None:
         self.error = fspiop_error(code, detail)
         self.http_status = code.http_status if http_status is None else http_status
         self.extensions = tuple(extensions)
         self.close = close
+        self.retry_after_s = retry_after_s
+        self.reason = reason
         super().__init__(f"{self.error.code} {self.error.description}")
 
     def body(self) -> bytes:

@@ -43,9 +43,25 @@ def test_a_run_returns_its_figures() -> None:
     expected = figures["transfers_per_second"] / figures["database_limit_per_second"]
     assert figures["ratio"] == pytest.approx(expected, abs=0.001)
     groups = {"handlers-1", "handlers-2", "handlers-3", "bulk-processing", "handlers-5"}
-    processes = groups | {"api", "admin", "deliverer", "supervisor", "simulators", "postgres"}
+    processes = groups | {"api", "admin", "deliverer", "exporter", "supervisor", "simulators", "postgres"}
     assert set(figures["cpu_seconds"]) == processes
     assert figures["rows_per_bulk"]["transfer_state_change"] == 200
+
+
+@pytest.mark.kafka
+@pytest.mark.services
+@pytest.mark.process
+@pytest.mark.timeout(_TIMEOUT_S + 20)
+def test_a_run_on_real_parts_returns_every_parts_share() -> None:
+    done = _bench("--real", "--bulks", "2", "--items", "20", "--in-flight", "2", "--warm-up", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    figures = orjson.loads(done.stdout)
+    assert (figures["parts"], figures["stream"]) == ("real", "kafka")
+    assert {"kafka", "s3", "postgres", "simulators"} < set(figures["cpu_seconds"])
+    shares = figures["cpu_share"]
+    assert set(shares) == {"edge", "handlers", "deliverer", "postgres", "kafka", "s3", "fsps", "beside"}
+    assert sum(shares.values()) == pytest.approx(1, abs=0.01)
+    assert figures["rows_per_bulk"]["bulk_transfer_association"] == 20
 
 
 @pytest.mark.process
@@ -70,7 +86,7 @@ def test_a_bulks_amount_is_the_sum_of_its_items() -> None:
 
 def test_the_table_shows_every_process() -> None:
     limit = DatabaseLimit(30_000, 30_000.0, 1.0, 0.5, 0.1, {"transfer": 1000.0})
-    plan = Plan(bulks=2, items=1000, in_flight=1, warm_up=1, stream="table")
+    plan = Plan(bulks=2, items=1000, in_flight=1, warm_up=1, parts="table")
     cpu = {"api": 0.02, "postgres": 0.2}
     figures = Figures(plan, 2, 0.1, 2000, 0.5, 4000.0, 180, 200, 210, cpu, {"api": 0.2}, limit, 0.133)
     out = Console(file=io.StringIO(), record=True, width=150)

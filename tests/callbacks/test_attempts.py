@@ -2,6 +2,7 @@
 
 import socket
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,6 +12,7 @@ from sqlalchemy import Engine, text
 from handlers.deliverer import DelivererSettings, DelivererThread
 from object_store.content import put_content
 from object_store.folder import FolderObjectStore
+from object_store.interface import ObjectStoreUnavailable
 from tests.callbacks.callback_rows import (
     ALL_DELIVERED,
     ERROR_BODY,
@@ -216,3 +218,29 @@ def test_ids_in_addresses_are_those_of_the_bulk(engine: Engine, object_store: Fo
         (request,) = fsp.wait_for(1)
     assert request.path == f"/bulkTransfers/{bulk}/error"
     assert request.headers["fspiop-uri"] == f"/payerfsp/bulkTransfers/{bulk}/error"
+
+
+class AwayStore(FolderObjectStore):
+    """Does not answer until it is told."""
+
+    is_away = True
+
+    def get(self, key: str) -> bytes:
+        if self.is_away:
+            raise ObjectStoreUnavailable("no answer")
+        return super().get(key)
+
+
+def test_an_object_store_that_is_away_is_no_fsps_fault(engine: Engine, tmp_path: Path) -> None:
+    store = AwayStore(tmp_path / "objects")
+    # One failure of its own would have the FSP probed, and two attempts are all that a callback has.
+    settings = replace(SETTINGS, failures_until_probing=1, own_pause_max_ms=20)
+    settings = replace(settings, retry=replace(settings.retry, attempts_max=2))
+    with Receiver() as fsp, DelivererThread(engine, store, settings):
+        add_participant(engine, "payerfsp", fsp.url)
+        write(engine, final("payerfsp", put_content(store, PUT_BODY)))
+        attempts = "SELECT count(*) FILTER (WHERE error = 'no body: no answer') >= 5 FROM delivery_attempt"
+        wait_until(engine, attempts)
+        store.is_away = False
+        wait_until(engine, ALL_DELIVERED)
+        assert [request.body for request in fsp.wait_for(1)] == [PUT_BODY]

@@ -64,9 +64,9 @@ class OverHttp:
         """Hand what was published to the handlers, and run them until nothing waits."""
         stream = self._pipeline.stream
         for topic, handler in self._pipeline.handlers.items():
-            for partition in range(stream.partitions(topic)):
+            for partition, end in stream.end_offsets(topic).items():
                 offset = self._read.get((topic, partition), 0)
-                while records := stream.read(topic, partition, offset, 1_000):
+                while offset < end and (records := stream.read(topic, partition, offset, 1_000)):
                     for record in records:
                         self._pipeline.queues[topic].extend(codec(handler.message).decode(record.value))
                     offset = records[-1].offset + 1

@@ -21,12 +21,12 @@ from domain.money import UNITS
 from handlers.host import HandlerHost, HandlerWorld
 from handlers.loop import LoopLimits
 from object_store.envelope import KeptRequest, pack_request, request_key
-from object_store.folder import FolderObjectStore
+from object_store.interface import ObjectStore
 from schemas.codec import codec
 from schemas.messages import BulkFulfil, BulkPrepare
 from schemas.topics import CATALOGUE
-from stream.interface import NewRecord, TopicDescription
-from stream.table import TableStream
+from stream.interface import NewRecord, Stream, TopicDescription
+from stream.opening import TABLE_URL, open_stream
 from tests.bulks import PAYEE, PAYER, answer, bulk, committed, item, provision, refused, world
 
 HANDLERS = (
@@ -49,8 +49,8 @@ class Running:
     """The handlers, and FSPs who write straight to the topics, as the edge would."""
 
     engine: Engine
-    stream: TableStream
-    store: FolderObjectStore
+    stream: Stream
+    store: ObjectStore
     chance: Random = field(default_factory=lambda: Random(9))
 
     def __post_init__(self) -> None:
@@ -97,14 +97,16 @@ class Running:
 
 
 @pytest.fixture
-def running(database_url: str, object_store: FolderObjectStore) -> Iterator[Running]:
+def running(database_url: str, parts: str, request: pytest.FixtureRequest) -> Iterator[Running]:
     """Two hosts with all handlers each, started at different times, so that partitions change hands on the way."""
     engine = make_engine(database_url, application_name="workers", pool_size=60)
     provision(engine)
-    stream = TableStream(engine)
+    url = TABLE_URL if parts == "queues" else str(request.getfixturevalue("kafka_url"))
+    store: ObjectStore = request.getfixturevalue("object_store" if parts == "queues" else "s3_store")
+    stream = open_stream(url, engine)
     stream.create_topics(TopicDescription(topic.name, 2, topic.retention_ms) for topic in CATALOGUE.values())
     limits = LoopLimits(batch_items=17, batch_wait_ms=20, pause_ms=2, frame_messages_max=5, records_ahead_max=20)
-    handlers = HandlerWorld(engine, stream, object_store, HUB_NAME, loop_limits=limits, tick_ms=50)
+    handlers = HandlerWorld(engine, stream, store, HUB_NAME, loop_limits=limits, tick_ms=50)
     hosts = [HandlerHost(HANDLERS, handlers) for _ in range(INSTANCES)]
     failures: list[BaseException] = []
 
@@ -117,7 +119,7 @@ def running(database_url: str, object_store: FolderObjectStore) -> Iterator[Runn
     threads = [threading.Thread(target=run, args=(host,)) for host in hosts]
     for thread in threads:
         thread.start()
-    running = Running(engine, stream, object_store)
+    running = Running(engine, stream, store)
     try:
         yield running
     finally:

@@ -121,7 +121,7 @@ def test_mixed_currencies_in_one_bulk(pipeline: Pipeline) -> None:
 def test_ascending_amount_order_reserves_as_many_as_possible(pipeline: Pipeline) -> None:  # BULK-11, BULK-114
     provision(pipeline.engine, cap=60)
     items = [item("50"), item("20"), item("10"), item("30")]
-    sorting = Pipeline(pipeline.engine, pipeline.store, pipeline.stream)
+    sorting = Pipeline(pipeline.engine, pipeline.store, pipeline.stream, transport=pipeline.transport)
     sorting.handlers["topic-bulk-prepare"]._rules = type(pipeline.bulk_rules)(ascending_amount_order=True)  # type: ignore[attr-defined]  # the one setting under test
     body = bulk(items, now_ms=pipeline.now())
     sorting.post(body, source=PAYER)

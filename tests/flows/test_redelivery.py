@@ -23,6 +23,7 @@ def test_shuffled_and_repeated_delivery_changes_nothing(pipeline: Pipeline, seed
         batch_items=chance.choice([1, 3, 7, 1_000]),
         seed=seed,
         copies=2,
+        transport=pipeline.transport,
     )
     items = [item("10") for _ in range(30)]
     body = bulk(items, now_ms=shuffled.now())

@@ -192,7 +192,8 @@ def test_every_message_twice_ends_as_every_message_once(
     pipeline: Pipeline, expected: dict[str, Any], seed: int, batch_items: int
 ) -> None:
     """D3, D7, D8, D9, D14, D22, BULK-119, BULK-120, BULK-134: same ends, items, steps, callbacks; no extra delivery row."""
-    replays = Replays(pipeline.engine, pipeline.store, pipeline.stream, order=Random(seed), batch_items=batch_items)
+    parts = (pipeline.engine, pipeline.store, pipeline.stream)
+    replays = Replays(*parts, order=Random(seed), batch_items=batch_items, transport=pipeline.transport)
     script = Script(replays)
     play(script, twice=True)
     assert outcome(script) == expected

@@ -33,6 +33,12 @@ PREPARE_PHASE = (TOPIC_BULK_PREPARE, TOPIC_TRANSFER_PREPARE, TOPIC_TRANSFER_POSI
 FULFIL_PHASE = (TOPIC_BULK_FULFIL, TOPIC_TRANSFER_FULFIL, TOPIC_TRANSFER_POSITION, TOPIC_BULK_PROCESSING)
 
 
+@pytest.fixture
+def parts() -> str:
+    """What is counted here is SQL, which is the same on all parts."""
+    return "queues"
+
+
 @contextmanager
 def counting(engine: Engine) -> Iterator[list[str]]:
     statements: list[str] = []

@@ -125,6 +125,12 @@ def _renamed(changes: Mapping[str, str]) -> Body:
 
 
 @pytest.fixture
+def parts() -> str:
+    """Who may do what is decided by the edge and the rows; the same requests on all parts would only take longer."""
+    return "queues"
+
+
+@pytest.fixture
 def targets(pipeline: Pipeline) -> Targets:
     provision(pipeline.engine, fsps=(INACTIVE,))
     for fsp in (PAYER, PAYEE, STRANGER, INACTIVE):

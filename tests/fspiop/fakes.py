@@ -11,6 +11,7 @@ from stream.interface import (
     NotAcknowledged,
     OnAssign,
     OnRevoke,
+    Partition,
     Producer,
     Record,
     StreamUnavailable,
@@ -57,6 +58,24 @@ class MemoryStream:
 
     def create_topics(self, topics: Iterable[TopicDescription]) -> None:
         raise NotImplementedError("the edge makes no topics")
+
+    def log_id(self, topic: str) -> str:
+        raise NotImplementedError("the edge reads from no offset")
+
+    def topics(self) -> dict[str, TopicDescription]:
+        raise NotImplementedError("the edge makes no topics")
+
+    def change_topic(self, wanted: TopicDescription) -> None:
+        raise NotImplementedError("the edge makes no topics")
+
+    def committed_offsets(self, group: str, topic: str) -> dict[int, int]:
+        raise NotImplementedError("the edge consumes nothing")
+
+    def owners(self, group: str, topic: str) -> dict[int, int]:
+        raise NotImplementedError("the edge consumes nothing")
+
+    def times_ms(self, offsets: Mapping[Partition, int], timeout_ms: int) -> dict[Partition, int]:
+        raise NotImplementedError("the edge reads nothing")
 
     def partitions(self, topic: str) -> int:
         return 1
@@ -155,6 +174,12 @@ class MemoryObjectStore:
         self.objects.pop(key, None)
 
     # The edge never asks for what follows.
+    def provision(self) -> None:
+        raise NotImplementedError
+
+    def check(self) -> None:
+        raise NotImplementedError
+
     def put_ms(self, key: str) -> int | None:
         raise NotImplementedError
 

@@ -328,7 +328,7 @@ def test_a_store_that_hangs_costs_a_bounded_number_of_writes() -> None:
 
 
 def test_more_requests_at_once_than_the_limit_are_503() -> None:
-    edge = Edge(limits=EdgeLimits(requests_in_flight_max=4))
+    edge = Edge(limits=EdgeLimits(requests_in_flight_max=4, answers_in_flight_min=0))
 
     async def many() -> list[int]:
         edge.stream.acknowledges.clear()

@@ -2,13 +2,15 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from db.reference_data import HUB_NAME
-from db.slots import InstanceSlot
+from db.slots import InstanceSlot, lock_class
 from handlers.handler import Crash
 from handlers.host import HandlerHost, HandlerWorld
 from handlers.loop import HandlerLoop, LoopLimits
@@ -27,15 +29,23 @@ def world(engine: Engine, object_store: FolderObjectStore) -> HandlerWorld:
     return HandlerWorld(engine, stream, object_store, HUB_NAME, loop_limits=LoopLimits(batch_wait_ms=20, pause_ms=5))
 
 
-@pytest.fixture
-def running(world: HandlerWorld) -> Iterator[HandlerHost]:
-    host = HandlerHost(_NAMES, world)
+@contextmanager
+def running_host(names: Sequence[str], world: HandlerWorld) -> Iterator[HandlerHost]:
+    host = HandlerHost(names, world)
     thread = threading.Thread(target=host.run)
     thread.start()
-    yield host
-    host.stop()
-    thread.join(timeout=30)
-    assert not thread.is_alive()
+    try:
+        yield host
+    finally:
+        host.stop()
+        thread.join(timeout=30)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def running(world: HandlerWorld) -> Iterator[HandlerHost]:
+    with running_host(_NAMES, world) as host:
+        yield host
 
 
 def wait_until_ready(host: HandlerHost) -> None:
@@ -57,15 +67,46 @@ def test_a_host_becomes_ready_when_its_consumers_own_their_partitions(running: H
 def test_a_spare_instance_is_ready_without_a_partition(world: HandlerWorld, running: HandlerHost) -> None:
     """Two partitions have two members at most; a third waits for one of them to go, and that is no fault."""
     wait_until_ready(running)
-    with InstanceSlot(world.engine, "position"):
-        host = HandlerHost(["position"], world)
-        thread = threading.Thread(target=host.run)
-        thread.start()
-        try:
+    assert running.readiness().spares == []
+    with InstanceSlot(world.engine, "position"), running_host(["position"], world) as host:
+        wait_until_ready(host)
+        assert host.readiness().spares == ["position"]
+
+
+def test_a_spare_gets_to_work_when_a_partition_is_added(world: HandlerWorld) -> None:
+    quick = replace(world, stream=TableStream(world.engine, membership_check_ms=50, partitions_kept_ms=50))
+    quick = replace(quick, loop_limits=replace(world.loop_limits, slot_check_interval_ms=10))
+    with ExitStack() as stack:
+        hosts = [stack.enter_context(running_host(["position"], quick)) for _ in range(3)]
+        for host in hosts:
             wait_until_ready(host)
-        finally:
-            host.stop()
-            thread.join(timeout=30)
+        deadline = time.monotonic() + 30
+        while [len(host.readiness().spares) for host in hosts].count(1) != 1:
+            assert time.monotonic() < deadline
+        quick.stream.change_topic(TopicDescription("topic-transfer-position", 3, 60_000))
+        while any(host.readiness().spares or not host.readiness().ready for host in hosts):
+            assert time.monotonic() < deadline, [host.readiness() for host in hosts]
+
+
+def test_a_loop_whose_instance_number_is_gone_takes_one_anew(engine: Engine, world: HandlerWorld) -> None:
+    """X-36: it does not go on under a number that another process may have by now."""
+    quick = replace(world, loop_limits=replace(world.loop_limits, slot_check_interval_ms=10))
+    holders = text(
+        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = CAST(CAST(:class AS int4) AS oid)"
+    )
+    parameters = {"class": lock_class("instance:position")}
+    with (
+        running_host(["position"], quick) as host,
+        engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+    ):
+        wait_until_ready(host)
+        before = connection.execute(holders, parameters).scalars().all()
+        connection.execute(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": before[0]})
+        deadline = time.monotonic() + 30
+        while (now := connection.execute(holders, parameters).scalars().all()) in ([], before):
+            assert time.monotonic() < deadline
+        assert len(before) == len(now) == 1
+        wait_until_ready(host)
 
 
 def test_a_loop_that_hangs_is_not_ready(running: HandlerHost, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from bulk_api_adapter.admin.limits import set_limit
 from bulk_api_adapter.admin.participants import read_participant
 from domain.combinations import TOPIC_TRANSFER_POSITION
 from domain.money import UNITS
-from object_store.folder import FolderObjectStore
+from object_store.interface import ObjectStore
 from schemas.topics import CATALOGUE
 from stream.interface import TopicDescription
 from stream.table import TableStream
@@ -53,7 +53,7 @@ class AllOutcomes:
         ]
 
 
-def make_pipeline(engine: Engine, store: FolderObjectStore) -> Pipeline:
+def make_pipeline(engine: Engine, store: ObjectStore) -> Pipeline:
     provision(engine)
     stream = TableStream(engine)
     stream.create_topics(TopicDescription(t.name, t.partitions, t.retention_ms) for t in CATALOGUE.values())

@@ -42,10 +42,11 @@ def run(*arguments: str, data_folder: Path, **settings: str) -> subprocess.Compl
     )
 
 
-def wait_until(condition: Callable[[], object], what: str) -> None:
+def wait_until(condition: Callable[[], object], what: str, explain: Callable[[], str] = str) -> None:
+    """Until the condition holds; `explain` says more about it when it does not in time."""
     deadline = time.monotonic() + DEADLINE_S
     while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen in {DEADLINE_S:.0f} s"
+        assert time.monotonic() < deadline, f"{what} did not happen in {DEADLINE_S:.0f} s {explain()}".rstrip()
         time.sleep(0.02)
 
 

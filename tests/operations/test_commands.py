@@ -177,7 +177,11 @@ def test_migrate_makes_the_topics_and_lag_shows_every_partition(run: Run, databa
     lag = orjson.loads(run("lag", "--json", **database).stdout)
     assert (lag["lag"], lag["dead_letters"]) == (0, [])
     first = {"handler": "bulk-prepare", "topic": "topic-bulk-prepare", "partition": 0}
-    assert lag["partitions"][0] == {**first, "end_offset": 0, "next_offset": 0, "lag": 0}
+    unknown = dict.fromkeys(("committed_offset", "oldest_unread_age_ms", "owner"))
+    assert lag["partitions"][0] == {**first, "end_offset": 0, "next_offset": 0, "lag": 0, **unknown}
+    shown = run("lag", **database).stdout
+    assert "bulk-prepare/5" in shown
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

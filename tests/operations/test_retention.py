@@ -66,14 +66,18 @@ def deliver_all(engine: Engine) -> None:
 
 def make_old(pipeline: Pipeline, days: int) -> None:
     """As if everything that is there had happened so many days earlier."""
-    with pipeline.engine.begin() as tx:
-        for table, columns in _DATED.items():
-            moves = ", ".join(f"{column} = {column} - interval '{days} days'" for column in columns)
-            tx.execute(text(f"UPDATE {table} SET {moves}"))
+    make_rows_old(pipeline.engine, days)
     for path in folder_of(pipeline).rglob("*"):
         if path.is_file():
             then = path.stat().st_mtime - days * DAY_S
             os.utime(path, (then, then))
+
+
+def make_rows_old(engine: Engine, days: int) -> None:
+    with engine.begin() as tx:
+        for table, columns in _DATED.items():
+            moves = ", ".join(f"{column} = {column} - interval '{days} days'" for column in columns)
+            tx.execute(text(f"UPDATE {table} SET {moves}"))
 
 
 def folder_of(pipeline: Pipeline) -> Path:

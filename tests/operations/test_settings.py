@@ -20,7 +20,7 @@ def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_defaults_are_the_embedded_world() -> None:
     settings = read_settings()
     assert (settings.database_url, settings.stream_url) == ("", "table:")
-    assert settings.object_store_folder == Path(".bulk-switch/objects").absolute()
+    assert settings.object_store_absolute_url == str(Path(".bulk-switch/objects").absolute())
 
 
 def test_the_environment_is_read_and_the_command_line_stands_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +39,18 @@ def test_the_environment_is_read_and_the_command_line_stands_over_it(monkeypatch
         ("FSPIOP_PORT", "65536", "BULK_SWITCH_FSPIOP_PORT: input should be less than or equal to 65535"),
         ("STREAM_URL", "rabbit://x", "BULK_SWITCH_STREAM_URL: must be table: or kafka://host:port,host:port"),
         ("DATABASE_URL", "mysql://x", "BULK_SWITCH_DATABASE_URL: must begin with postgresql:// or be empty"),
-        ("OBJECT_STORE_URL", "s3://bucket", "BULK_SWITCH_OBJECT_STORE_URL: must be a folder or file:///folder"),
+        (
+            "OBJECT_STORE_URL",
+            "s3://bucket",
+            "BULK_SWITCH_OBJECT_STORE_URL: must be a folder, file:///folder or s3://host",
+        ),
+        ("OBJECT_STORE_URL", "s3://host/bucket", "BULK_SWITCH_OBJECT_STORE_ACCESS_KEY: is needed with"),
+        ("OBJECT_STORE_CA_FILE", "/nowhere/ca.pem", "BULK_SWITCH_OBJECT_STORE_CA_FILE: /nowhere/ca.pem: No such file"),
+        (
+            "OBJECT_STORE_ATTEMPTS_MAX",
+            "3",
+            "BULK_SWITCH_OBJECT_STORE_ATTEMPTS_MAX times OBJECT_STORE_ATTEMPT_TIMEOUT_MS",
+        ),
         ("SIGNATURES", "on", "BULK_SWITCH_SIGNATURES: input should be 'off', 'optional' or 'required'"),
         (
             "CALLBACK_INTERNAL_ADDRESSES",
@@ -77,7 +88,7 @@ def test_a_world_tells_its_commands_where_endpoints_may_lead(tmp_path: Path) -> 
     world = World(
         database_url="postgresql://somewhere/switch",
         stream_url="table:",
-        object_store_folder=str(tmp_path),
+        object_store_url=str(tmp_path),
         fspiop_url="http://127.0.0.1:1",
         admin_url="http://127.0.0.1:2",
         internal_addresses="loopback",
@@ -119,16 +130,16 @@ def test_settings_survive_the_way_through_the_environment_of_a_process(monkeypat
 
 
 def test_a_secret_does_not_show_when_settings_are_printed() -> None:
-    assert "secret" not in repr(read_settings(admin_token="secret"))
+    assert "hush-hush" not in repr(read_settings(admin_token="hush-hush"))
 
 
 @pytest.mark.parametrize("url", ["/srv/objects", "file:///srv/objects"])
 def test_the_object_store_is_a_folder_or_its_file_url(url: str) -> None:
-    assert read_settings(object_store_url=url).object_store_folder == Path("/srv/objects")
+    assert read_settings(object_store_url=url).object_store_absolute_url == "/srv/objects"
 
 
 def test_every_limit_says_its_unit() -> None:
     """A number that is no count, port, ratio or flag ends in its unit (habit 12)."""
     numbers = [name for name, field in Settings.model_fields.items() if field.annotation in {int, float}]
-    units = ("_ms", "_days", "_bytes_max", "_max", "_min", "_port", "_items", "_factor")
+    units = ("_ms", "_days", "_bytes_max", "_max", "_min", "_port", "_items", "_factor", "_ratio")
     assert [name for name in numbers if not name.endswith(units)] == []

@@ -49,22 +49,22 @@ class Fate:
         return TransferState.RESERVED in self.transfer
 
 
-_COMMITTED = Fate(ItemState.COMPLETED, (*_RESERVED, TransferState.RECEIVED_FULFIL, TransferState.COMMITTED), code="")
-_NO_ACCOUNT = Fate(ItemState.RECEIVED_INVALID, (TransferState.INVALID,), "3100", currency="EUR")
-_OVER_LIMIT = Fate(
+COMMITTED = Fate(ItemState.COMPLETED, (*_RESERVED, TransferState.RECEIVED_FULFIL, TransferState.COMMITTED), code="")
+NO_ACCOUNT = Fate(ItemState.RECEIVED_INVALID, (TransferState.INVALID,), "3100", currency="EUR")
+OVER_LIMIT = Fate(
     ItemState.RECEIVED_INVALID, (*_PREPARED, TransferState.ABORTED_REJECTED), "4200", amount=_OVER_THE_LIMIT
 )
-_OVER_COVER = Fate(
+OVER_COVER = Fate(
     ItemState.RECEIVED_INVALID, (*_PREPARED, TransferState.ABORTED_REJECTED), "4001", amount=_OVER_THE_COVER
 )
-_REFUSED = Fate(ItemState.REJECTED, _GIVEN_BACK, "5104")
-_IN_ERROR = Fate(ItemState.REJECTED, _GIVEN_BACK, "5105")
-_REJECTED = Fate(ItemState.REJECTED, _GIVEN_BACK, "5100")
-_WRONG = Fate(ItemState.FULFIL_INVALID, _GIVEN_BACK, "3100")
-_LEFT_OUT = Fate(ItemState.FULFIL_INVALID, _GIVEN_BACK, "5000")
-_EXPIRED = Fate(ItemState.EXPIRED, (*_RESERVED, TransferState.RESERVED_TIMEOUT, TransferState.EXPIRED_RESERVED), "3303")
+REFUSED = Fate(ItemState.REJECTED, _GIVEN_BACK, "5104")
+IN_ERROR = Fate(ItemState.REJECTED, _GIVEN_BACK, "5105")
+REJECTED = Fate(ItemState.REJECTED, _GIVEN_BACK, "5100")
+WRONG = Fate(ItemState.FULFIL_INVALID, _GIVEN_BACK, "3100")
+LEFT_OUT = Fate(ItemState.FULFIL_INVALID, _GIVEN_BACK, "5000")
+EXPIRED = Fate(ItemState.EXPIRED, (*_RESERVED, TransferState.RESERVED_TIMEOUT, TransferState.EXPIRED_RESERVED), "3303")
 
-_FORWARDED = (BulkState.RECEIVED, BulkState.PENDING_PREPARE, BulkState.ACCEPTED)
+FORWARDED = (BulkState.RECEIVED, BulkState.PENDING_PREPARE, BulkState.ACCEPTED)
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,12 @@ class Script:
     bulk_code: str | None = None
     payee_fsp: str = PAYEE
     expires_in_ms: int = EXPIRES_IN_MS
+    # How many items the request has where none of them has a fate of its own.
+    items: int = 3
+
+    @property
+    def size(self) -> int:
+        return len(self.fates) or self.items
 
     @property
     def is_forwarded(self) -> bool:
@@ -87,12 +93,12 @@ class Script:
 
     @property
     def committed(self) -> int:
-        return sum(fate is _COMMITTED for fate in self.fates)
+        return sum(not fate.code for fate in self.fates)
 
     def wishes(self) -> Mapping[str, Any]:
         """What SimulatedPayer.build is asked for."""
         return {
-            "items": len(self.fates) or 3,
+            "items": self.size,
             "amount": [fate.amount for fate in self.fates] or [str(AMOUNT)],
             "currency": [fate.currency for fate in self.fates] or ["USD"],
             "expires_in_ms": self.expires_in_ms,
@@ -102,39 +108,39 @@ class Script:
 SCRIPTS: Sequence[Script] = (
     Script(
         "mixed",
-        (_NO_ACCOUNT, *[_COMMITTED] * 10, _OVER_LIMIT, *[_COMMITTED] * 6, _OVER_COVER, *[_REFUSED] * 8, _OVER_LIMIT),
-        (*_FORWARDED, BulkState.PROCESSING, BulkState.COMPLETED),
+        (NO_ACCOUNT, *[COMMITTED] * 10, OVER_LIMIT, *[COMMITTED] * 6, OVER_COVER, *[REFUSED] * 8, OVER_LIMIT),
+        (*FORWARDED, BulkState.PROCESSING, BulkState.COMPLETED),
         PayeeBehaviour(commit_max=16, error_code="5104"),
     ),
     Script(
         "slow",
-        (_COMMITTED,) * 12,
-        (*_FORWARDED, BulkState.PROCESSING, BulkState.COMPLETED),
+        (COMMITTED,) * 12,
+        (*FORWARDED, BulkState.PROCESSING, BulkState.COMPLETED),
         PayeeBehaviour(delay_ms=600),
     ),
     Script(
         "error",
-        (*[_IN_ERROR] * 9, _NO_ACCOUNT),
-        (*_FORWARDED, BulkState.PROCESSING, BulkState.REJECTED),
+        (*[IN_ERROR] * 9, NO_ACCOUNT),
+        (*FORWARDED, BulkState.PROCESSING, BulkState.REJECTED),
         PayeeBehaviour(answer="error", error_code="5105"),
         callback="PUT_ERROR",
         bulk_code="5105",
     ),
     Script(
         "rejected",
-        (_REJECTED,) * 8,
-        (*_FORWARDED, BulkState.PROCESSING, BulkState.REJECTED),
+        (REJECTED,) * 8,
+        (*FORWARDED, BulkState.PROCESSING, BulkState.REJECTED),
         PayeeBehaviour(bulk_transfer_state="REJECTED"),
     ),
     Script(
         "careless",
-        (*[_WRONG] * 3, *[_COMMITTED] * 9, *[_LEFT_OUT] * 2),
-        (*_FORWARDED, BulkState.PROCESSING, BulkState.COMPLETED),
+        (*[WRONG] * 3, *[COMMITTED] * 9, *[LEFT_OUT] * 2),
+        (*FORWARDED, BulkState.PROCESSING, BulkState.COMPLETED),
         PayeeBehaviour(wrong_fulfilments=3, omit=2),
     ),
     Script(
         "none",
-        (_OVER_COVER, _NO_ACCOUNT, _OVER_LIMIT, _NO_ACCOUNT),
+        (OVER_COVER, NO_ACCOUNT, OVER_LIMIT, NO_ACCOUNT),
         (BulkState.RECEIVED, BulkState.PENDING_PREPARE, BulkState.REJECTED),
     ),
     Script(
@@ -147,8 +153,8 @@ SCRIPTS: Sequence[Script] = (
     ),
     Script(
         "silent",
-        (_EXPIRED,) * 6,
-        (*_FORWARDED, BulkState.EXPIRING, BulkState.EXPIRED),
+        (EXPIRED,) * 6,
+        (*FORWARDED, BulkState.EXPIRING, BulkState.EXPIRED),
         PayeeBehaviour(answer="silent"),
         expires_in_ms=SILENT_EXPIRES_IN_MS,
     ),

@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
 from stream.interface import (
     NewRecord,
@@ -20,6 +21,7 @@ from stream.interface import (
     partition_of,
 )
 from stream.limits import RECORD_BYTES_MAX, RecordTooLarge
+from tests.flows.live_switch import delete_topics
 from tests.stream.reader import Readers, turn_until
 from tests.stream.workload import ACKS_WAIT_MS, HOUR_MS, TOPIC, append, key_of, make_topic, member_process, numbered
 
@@ -287,3 +289,21 @@ def test_the_partitions_of_a_killed_process_are_taken_over(
     turn_until([reader], lambda: len(reader.records) == 100)
     assert reader.owned() == {0, 1, 2, 3}
     reader.consumer.close()
+
+
+def test_a_topic_that_is_deleted_and_made_again_is_another_log(stream: Stream, engine: Engine) -> None:
+    """An offset belongs to one log: handlers compare its name before they read on from where they were."""
+    make_topic(stream, 1)
+    make_topic(stream, 1, "topic-transfer-get")
+    append(stream, numbered(1, 5))
+    log_id = stream.log_id(TOPIC)
+    assert log_id not in ("", stream.log_id("topic-transfer-get"))
+    append(stream, numbered(1, 5))
+    make_topic(stream, 1)
+    assert stream.log_id(TOPIC) == log_id
+    delete_topics(engine, stream, [TOPIC, "topic-transfer-get"])
+    with pytest.raises(UnknownTopic):
+        stream.log_id(TOPIC)
+    make_topic(stream, 1)
+    assert stream.log_id(TOPIC) != log_id
+    assert stream.end_offsets(TOPIC) == {0: 0}

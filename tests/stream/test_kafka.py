@@ -105,13 +105,13 @@ def test_services_start_a_broker_and_stop_it_under_its_clients(
             [SERVICES, *command], env=environment, capture_output=True, text=True, timeout=120, check=False
         )
 
-    assert services("status").stdout == "kafka down\n"
+    assert "kafka down\n" in services("status").stdout
     started = services("up", "kafka")
     try:
         assert started.returncode == 0, started.stderr
         url = started.stdout.strip()
         assert services("up", "kafka").stdout == started.stdout
-        assert services("status").stdout == f"kafka up {url}\n"
+        assert f"kafka up {url}\n" in services("status").stdout
         stream = KafkaStream(
             url.removeprefix("kafka://"), request_timeout_ms=1_000, brokers_down_max_ms=500, delivery_timeout_ms=3_000
         )

@@ -21,3 +21,9 @@ def test_the_url_chooses_the_stream(engine: Engine) -> None:
 def test_another_url_is_refused(engine: Engine, url: str) -> None:
     with pytest.raises(ValueError, match="must be table: or kafka://"):
         open_stream(url, engine)
+
+
+def test_a_password_in_the_url_is_refused_and_not_repeated(engine: Engine) -> None:
+    with pytest.raises(ValueError, match="carries no user and no password") as raised:
+        open_stream("kafka://switch:hush-hush@one:9092", engine)
+    assert "hush-hush" not in str(raised.value)

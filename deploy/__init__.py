@@ -1,0 +1,1 @@
+"""How the switch and what it stands on are put on machines."""
