@@ -23,7 +23,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from stream.interface import OnAssign, OnRevoke, Partition, Record, StreamUnavailable
-from stream.kafka_errors import ALL_BROKERS_DOWN, translated
+from stream.kafka_errors import ALL_BROKERS_DOWN, FATAL, translated
 
 _log = logging.getLogger(__name__)
 
@@ -162,7 +162,8 @@ class KafkaConsumer:
 
     def _on_error(self, error: KafkaError) -> None:
         _log.info("reading %s: %s", self._topic, error.str())
-        if error.fatal():
+        # What comes as a message has the code and not the mark.
+        if error.fatal() or error.code() == FATAL:
             self._fatal = error
         elif error.code() == ALL_BROKERS_DOWN and self._down_since is None:
             self._down_since = time.monotonic()

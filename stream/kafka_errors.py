@@ -6,6 +6,7 @@ from stream.interface import OffsetOutOfRange, StreamError, StreamUnavailable, U
 
 # The client's own codes, as opposed to the broker's, begin with an underscore; they are documented and public.
 ALL_BROKERS_DOWN = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - see above
+FATAL = KafkaError._FATAL  # noqa: SLF001 - see above
 PARTITION_EOF = KafkaError._PARTITION_EOF  # noqa: SLF001 - see above
 _AUTO_OFFSET_RESET = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001 - see above
 _LOG_TRUNCATION = KafkaError._LOG_TRUNCATION  # noqa: SLF001 - see above

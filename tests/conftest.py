@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
@@ -17,6 +18,18 @@ from db.engine import make_engine
 from db.migrate import migrate
 from object_store.folder import FolderObjectStore
 from operations import embedded_postgres
+
+# What these modules assert is to be explained as in a test; said here, because they import each other.
+pytest.register_assert_rewrite(
+    "tests.pressure.pressed_world",
+    "tests.process.bulk_sets",
+    "tests.process.end_state",
+    "tests.process.running_world",
+)
+
+# How long an example takes depends on who else uses the machine.
+hypothesis.settings.register_profile("switch", deadline=None)
+hypothesis.settings.load_profile("switch")
 
 pytest_plugins = ["tests.stores", "tests.streams"]
 

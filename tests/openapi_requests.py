@@ -16,7 +16,6 @@ SHARED = Path(__file__).parents[2] / "shared" / "fspiop"
 # In CI every run draws the same requests; elsewhere each draws its own.
 BOUNDED = settings(
     max_examples=30,
-    deadline=None,
     suppress_health_check=[
         HealthCheck.too_slow,
         HealthCheck.filter_too_much,

@@ -167,7 +167,7 @@ def everything(engine: Engine) -> list[object]:
         return [connection.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2")).all() for table in tables]
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), value=VALUES)
 def test_a_mutated_body_is_never_a_5xx_and_a_refusal_leaves_no_trace(
     client: AdminClient,

@@ -87,7 +87,7 @@ def settlement(engine: Engine) -> dict[str, int]:
     return found
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(acts=st.lists(BEGINS | ENDS | SWITCHES, min_size=4, max_size=16))
 def test_the_accounts_hold_what_came_in_minus_what_went_out(
     engine: Engine, settlement: dict[str, int], acts: list[tuple[FundsAction | None, UUID, str, int]]

@@ -184,7 +184,7 @@ _ENDS = text(
 )
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cap=st.integers(0, 120), funds=st.integers(1, 120), actions=st.lists(ACTIONS, min_size=4, max_size=14))
 def test_random_batches_while_limits_are_lowered_and_funds_move(
     pipeline: Pipeline, cap: int, funds: int, actions: list[tuple[str, Any]]

@@ -69,7 +69,7 @@ def _play_and_lose(script: Script, pipeline: Losing) -> int:
 
 
 @pytest.mark.parametrize("parts", [QUEUES], indirect=True)
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 def test_all_topics_lost_at_any_moment_end_as_if_nothing_was_lost(
     pipeline: Pipeline, expected: Outcome, seed: int
@@ -88,7 +88,7 @@ def test_all_topics_lost_at_any_moment_end_as_if_nothing_was_lost(
 
 
 @pytest.mark.parametrize("parts", [QUEUES], indirect=True)
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), batch_items=st.sampled_from([1, 7, 1_000]))
 def test_redrive_at_any_moment_of_any_part_changes_nothing(
     pipeline: Pipeline, expected: Outcome, seed: int, batch_items: int

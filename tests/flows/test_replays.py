@@ -186,7 +186,7 @@ def expected(pipeline: Pipeline) -> dict[str, Any]:
     return found
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), batch_items=st.sampled_from([1, 3, 1_000]))
 def test_every_message_twice_ends_as_every_message_once(
     pipeline: Pipeline, expected: dict[str, Any], seed: int, batch_items: int

@@ -339,7 +339,7 @@ KINDS: dict[str, tuple[Callable[[bytes], object], Callable[[], Any]]] = {
 }
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.sampled_from(sorted(KINDS)), st.data())
 def test_the_edge_and_the_document_agree_on_every_body(schema: str, data: st.DataObject) -> None:
     parse, make = KINDS[schema]

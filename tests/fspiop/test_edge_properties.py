@@ -80,7 +80,7 @@ def shared_edge() -> Iterator[Edge]:
     edge.close()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.data())
 def test_no_request_breaks_the_edge_or_leaves_a_trace_when_refused(shared_edge: Edge, data: st.DataObject) -> None:
     edge = shared_edge

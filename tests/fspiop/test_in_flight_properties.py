@@ -44,7 +44,7 @@ class Posted:
     offset: int | None = None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_what_is_unread_is_never_missed_and_all_of_it_is_given_back(data: st.DataObject) -> None:
     """Random receipts, acknowledgements, failures, reads and readings: never counted too low, in the end at nothing."""

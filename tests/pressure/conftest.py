@@ -7,11 +7,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-pytest.register_assert_rewrite("tests.pressure.pressed_world")
-
-from tests.pressure.pressed_world import SETTINGS, PressedWorld  # noqa: E402  # only now
-from tests.pressure.proxy import Proxy  # noqa: E402  # only now
-from tests.process.running_world import RunningWorld  # noqa: E402  # only now
+from tests.pressure.pressed_world import SETTINGS, PressedWorld
+from tests.pressure.proxy import Proxy
+from tests.process.running_world import RunningWorld
 
 StartPressed = Callable[..., PressedWorld]
 

@@ -6,10 +6,7 @@ from pathlib import Path
 
 import pytest
 
-# What these modules assert is to be explained as in a test.
-pytest.register_assert_rewrite("tests.process.bulk_sets", "tests.process.end_state", "tests.process.running_world")
-
-from tests.process.running_world import RunningWorld  # noqa: E402  # only now
+from tests.process.running_world import RunningWorld
 
 StartWorld = Callable[..., RunningWorld]
 

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -43,6 +44,23 @@ def test_a_member_that_is_killed_and_comes_back_disturbs_nobody(
         reader.turn()
         assert (reader.assigned, reader.revoked) == rebalances
     reader.consumer.close()
+    stream.close()
+
+
+def test_a_member_whose_number_another_one_takes_hears_of_it(kafka_url: str, engine: Engine, readers: Readers) -> None:
+    stream = open_stream(kafka_url, engine)
+    make_topic(stream, 2)
+    first, second = readers.of(stream, TOPIC), readers.of(stream, TOPIC)
+    turn_until([first], lambda: len(first.owned()) == 2)
+
+    def turn_both() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            second.turn()
+            first.turn()
+
+    with pytest.raises(StreamUnavailable, match="fenced"):
+        turn_both()
     stream.close()
 
 
