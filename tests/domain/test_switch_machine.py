@@ -180,9 +180,7 @@ def _change_of(step: Step, amount: int) -> int:
 
 
 TestSwitch = pytest.mark.timeout(120)(Switch.TestCase)
-TestSwitch.settings = settings(
-    max_examples=300, stateful_step_count=30, suppress_health_check=[HealthCheck.too_slow]
-)
+TestSwitch.settings = settings(max_examples=300, stateful_step_count=30, suppress_health_check=[HealthCheck.too_slow])
 
 
 class SharedRows:
