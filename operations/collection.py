@@ -274,7 +274,7 @@ def _lag(tx: Connection, stream: Stream) -> list[Metric]:
     labels = ["handler", "topic", "partition"]
     records = GaugeMetricFamily("bulk_switch_lag_records", "Records that the handler has not read.", labels=labels)
     ages = GaugeMetricFamily("bulk_switch_lag_oldest_seconds", "Since when the oldest of them is there.", labels=labels)
-    for row in read_lag(tx, stream):
+    for row in read_lag(tx, stream, members=False):
         place = [row.handler, row.topic, str(row.partition)]
         records.add_metric(place, row.lag)
         if row.oldest_unread_age_ms is not None or not row.lag:

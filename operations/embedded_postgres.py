@@ -6,7 +6,9 @@ only. The server outlives the process that started it, and a kill -9 of itself: 
 it recover; `stop` ends it. Durability is PostgreSQL's default: fsync and synchronous_commit stay on.
 """
 
+import contextlib
 import os
+import signal
 import subprocess
 import warnings
 from collections.abc import Iterator
@@ -44,6 +46,8 @@ def start(folder: Path) -> str:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _forget_stale_pid(folder)
+        if not is_running(folder):
+            end_orphans(folder)
         server = _server(folder)
         with _plain_locale():
             if not (folder / "PG_VERSION").exists():
@@ -120,6 +124,24 @@ def _forget_stale_pid(folder: Path) -> None:
     except (OSError, ValueError):
         # No such file, or none that says anything: nothing to be confused about.
         return
+
+
+def end_orphans(folder: Path) -> None:
+    """kill -9 of what a killed server has left behind, for no server starts beside it.
+
+    Most end by themselves as soon as they look for their server. One that waits for a lock whose holder was killed, too,
+    would wait for ever. What is theirs to lose was lost with the server, which recovers from its log.
+    """
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):
+            # The server itself is called by its path; these call themselves "postgres: " and what they do.
+            is_orphan = link.with_name("cmdline").read_bytes().startswith(b"postgres: ") and link.readlink() == folder
+            if is_orphan and not _is_live_postgres(_parent_of(int(link.parent.name))):
+                os.kill(int(link.parent.name), signal.SIGKILL)
+
+
+def _parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _is_live_postgres(pid: int) -> bool:

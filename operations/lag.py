@@ -65,10 +65,12 @@ class DeadLetters:
     records: int
 
 
-def read_lag(tx: Connection, stream: Stream, *, details: bool = True) -> list[PartitionLag]:
+def read_lag(tx: Connection, stream: Stream, *, ages: bool = True, members: bool = True) -> list[PartitionLag]:
     """A row per partition of every topic that a handler reads, in the order of the catalogue.
 
-    Without `details` only the offsets are asked for, which is quicker. Raises StreamUnavailable, UnknownTopic.
+    `ages` looks at the oldest unread records, `members` asks the groups what they have committed and who owns what. Whoever
+    asks again and again leaves `members` out: a question to a group's coordinator that runs out of time can abort the
+    process (librdkafka 2.16, rd_kafka_enq_once_del_source_return). Raises StreamUnavailable, UnknownTopic.
     """
     topics = [topic for name, topic in CATALOGUE.items() if not name.endswith(DEAD_LETTER_SUFFIX)]
     next_offsets = _next_offsets(tx)
@@ -80,7 +82,9 @@ def read_lag(tx: Connection, stream: Stream, *, details: bool = True) -> list[Pa
             next_offset = next_offsets.get((topic.consumer, topic.name, partition), 0)
             lag = max(0, end_offset - next_offset)
             rows.append(PartitionLag(topic.consumer, topic.name, partition, end_offset, next_offset, lag))
-    return _with_details(stream, topics, rows) if details else rows
+    if members:
+        rows = _with_members(stream, topics, rows)
+    return _with_ages(stream, rows) if ages else rows
 
 
 def totals(rows: Iterable[PartitionLag]) -> list[HandlerLag]:
@@ -123,19 +127,25 @@ def _next_offsets(tx: Connection) -> Mapping[tuple[str, str, int], int]:
     return {(handler, topic, partition): offset for handler, topic, partition, offset in tx.execute(query)}
 
 
-def _with_details(stream: Stream, topics: Iterable[Topic], rows: Iterable[PartitionLag]) -> list[PartitionLag]:
+def _with_members(stream: Stream, topics: Iterable[Topic], rows: Iterable[PartitionLag]) -> list[PartitionLag]:
     committed = {topic.name: stream.committed_offsets(topic.consumer, topic.name) for topic in topics}
     owners = {topic.name: stream.owners(topic.consumer, topic.name) for topic in topics}
-    unread = {Partition(row.topic, row.partition): row.next_offset for row in rows if row.lag}
-    times_ms = stream.times_ms(unread, OLDEST_WAIT_MS)
-    now_ms = time.time_ns() // 1_000_000
     return [
         replace(
             row,
             committed_offset=committed[row.topic].get(row.partition),
-            oldest_unread_age_ms=_age_ms(times_ms.get(Partition(row.topic, row.partition)), now_ms),
             owner=owners[row.topic].get(row.partition),
         )
+        for row in rows
+    ]
+
+
+def _with_ages(stream: Stream, rows: Iterable[PartitionLag]) -> list[PartitionLag]:
+    unread = {Partition(row.topic, row.partition): row.next_offset for row in rows if row.lag}
+    times_ms = stream.times_ms(unread, OLDEST_WAIT_MS)
+    now_ms = time.time_ns() // 1_000_000
+    return [
+        replace(row, oldest_unread_age_ms=_age_ms(times_ms.get(Partition(row.topic, row.partition)), now_ms))
         for row in rows
     ]
 

@@ -25,6 +25,7 @@ from deploy.services.errors import ServiceError
 from deploy.services.ports import HOST
 from deploy.services.service import Service
 from deploy.services.tls import ServerTls
+from operations.embedded_postgres import end_orphans
 
 _USER = "bulk_switch"
 _SUPERUSER = "postgres"
@@ -107,6 +108,7 @@ class PostgresService(Service):
         # Nothing of it runs, so a lock file that says otherwise was left by a kill. PostgreSQL would believe it if its
         # number belongs to another program by now, or to a zombie.
         (self._data / "postmaster.pid").unlink(missing_ok=True)
+        end_orphans(self._data.resolve())
 
     def _make_data(self) -> None:
         programs = _newest_programs(with_tls=self._tls is not None)

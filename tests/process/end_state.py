@@ -248,7 +248,7 @@ def _is_at_rest(running: RunningWorld) -> bool:
     with running.engine.connect() as tx:
         if tx.execute(text("SELECT count(*) FROM delivery WHERE state = 'WAITING'")).scalar_one():
             return False
-        return not any(row.lag for row in read_lag(tx, _stream(running), details=False))
+        return not any(row.lag for row in read_lag(tx, _stream(running), ages=False, members=False))
 
 
 def _stream(running: RunningWorld) -> Any:

@@ -1,16 +1,38 @@
 """A PostgreSQL that was killed is started again, also where its process stays a zombie because nobody reaps it."""
 
+import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from db.engine import make_engine
 from operations import embedded_postgres
 from tests.operations.processes import wait_until
 
 pytestmark = pytest.mark.process
+
+
+def test_a_backend_that_outlives_its_killed_server_keeps_nobody_from_starting(tmp_path: Path) -> None:
+    folder = tmp_path / "postgres"
+    engine = make_engine(embedded_postgres.start(folder), application_name="tests")
+    try:
+        with engine.connect() as tx:
+            backend: int = tx.execute(text("SELECT pg_backend_pid()")).scalar_one()
+            # As one that waits for a lock in shared memory whose holder was killed.
+            os.kill(backend, signal.SIGSTOP)
+            os.kill(int((folder / "postmaster.pid").read_text().split("\n", 1)[0]), signal.SIGKILL)
+            wait_until(lambda: not embedded_postgres.is_running(folder), "the end of the server")
+            embedded_postgres.start(folder)
+            tx.invalidate()
+        with engine.connect() as tx:
+            assert tx.execute(text("SELECT pg_backend_pid()")).scalar_one() != backend
+    finally:
+        engine.dispose()
+        embedded_postgres.stop(folder)
 
 
 def test_a_zombie_is_no_server(tmp_path: Path) -> None:
