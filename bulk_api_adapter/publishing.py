@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from stream.interface import NewRecord, Producer, Stream, StreamUnavailable, UnknownTopic
+from stream.interface import NewRecord, Producer, Stream, StreamError, StreamUnavailable, UnknownTopic
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +124,8 @@ class Publisher:
                     self._publish([waiting])
                 return
             batch[0].resolve(UnknownTopic(str(error)))
-        except StreamUnavailable as error:
+        except StreamError as error:
+            # Away, or it refuses what is asked of it (its operators have to change that): to a sender both are the same.
             self._give_up_producer()
             for waiting in batch:
                 waiting.resolve(StreamUnavailable(str(error)))

@@ -87,7 +87,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class AttemptOutcome:
-    """What became of one attempt, and the state of its delivery after it; `delay_ms` counts when it waits again."""
+    """What became of one attempt, and the state of its delivery after it; `delay_ms` counts when it waits again.
+
+    `is_ours`: it failed through us, and is none of the attempts that the FSP has.
+    """
 
     delivery_id: int
     attempt: int
@@ -97,6 +100,7 @@ class AttemptOutcome:
     duration_ms: int
     state: str
     delay_ms: int | None
+    is_ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,12 +249,13 @@ _CLAIM = text(
 )
 
 # An outcome counts if its attempt is the newest one. A late success counts all the same: the FSP has got the callback.
+# An attempt that failed through us is taken off the FSP's own once: when it is said again, its lease is gone already.
 _RECORD = text(
     """
     WITH outcome AS (
         SELECT * FROM json_to_recordset(CAST(:outcomes AS json)) AS outcome (
             delivery_id bigint, attempt int, url text, status int, error text, duration_ms int, state text,
-            delay_ms bigint)
+            delay_ms bigint, is_ours boolean)
     ),
     attempted AS (
         INSERT INTO delivery_attempt (delivery_id, attempt, url, status, error, duration_ms)
@@ -262,6 +267,7 @@ _RECORD = text(
     UPDATE delivery
     SET state = outcome.state,
         lease_date = NULL,
+        renewed_attempts = delivery.renewed_attempts + CAST(outcome.is_ours AND delivery.lease_date IS NOT NULL AS int),
         next_attempt_date = CASE WHEN outcome.state = 'WAITING'
                                  THEN now() + outcome.delay_ms * interval '1 millisecond'
                                  ELSE delivery.next_attempt_date END,

@@ -16,7 +16,10 @@ from sqlalchemy import Engine, create_engine, make_url
 # knows nothing of the keys, would scan or merge a whole table until the next ANALYZE, and cost O(table) per batch: so
 # sequential scans, hash joins and merge joins are priced out, which leaves nested loops over indexes. JIT is off because
 # compiling costs more than any of these statements. docs/decisions/0006 has what was measured.
-_OPTIONS = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off -c timezone=UTC"
+_PLANS = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off -c timezone=UTC"
+# The server's side of the same patience: a machine of ours that vanishes in a transaction must not keep its locks.
+_KEEPALIVES = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
+_OPTIONS = f"{_PLANS} {_KEEPALIVES}"
 
 # Seconds, and one in milliseconds, as libpq has it: 10 s of silence, then three questions 5 s apart; 20 s for an
 # acknowledgement. A server that works for longer on one statement is not affected: its machine still answers TCP.

@@ -9,6 +9,8 @@ Emits       a TransferFulfil per forwarded item (#19, or bulk-abort: refused, or
 
 A fulfil and a timeout that want the same bulk race on the key (bulk, ACCEPTED); the loser tries again, and finds the other's
 state: a fulfil that came too late has no effect.
+
+The payloads are read before the bulks are locked. What is kept while they are has a bounded time (`object_calls`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -61,7 +63,8 @@ from domain.identifiers import bulk_key_of, id_bytes
 from domain.states import BulkState, ItemState
 from handlers.handler import Output
 from handlers.metrics import note_refused_bulk
-from handlers.notices import notice, put_content_or_slow_down
+from handlers.notices import notice
+from handlers.object_calls import BatchCalls, ObjectCalls
 from handlers.requests import read_json, read_request
 from handlers.rounds import rounds
 from handlers.stored_answers import told_callback
@@ -98,6 +101,7 @@ class BulkFulfilHandler:
 
     def __init__(self, store: ObjectStore, rules: FulfilRules) -> None:
         self._store = store
+        self._calls = ObjectCalls(store)
         self._rules = rules
 
     def weight(self, message: BulkFulfil) -> int:
@@ -106,14 +110,20 @@ class BulkFulfilHandler:
     def handle(self, tx: Connection, messages: Sequence[BulkFulfil]) -> list[Output]:
         outputs: list[Output] = []
         require_all_known(self.topic, messages)
-        for round_ in rounds(messages, lambda message: message.bulk_transfer_id):
-            decided = self._decide(tx, [self._read(message) for message in round_])
-            outputs += self._save(tx, decided)
+        with self._calls.of_batch() as calls:
+            incoming = list(calls.in_order(self._read, messages))
+        # One block for all rounds: the locks of the first are held until the last has ended.
+        with self._calls.of_batch() as calls:
+            for round_ in rounds(incoming, lambda one: one.message.bulk_transfer_id):
+                outputs += self._save(tx, self._decide(tx, round_), calls)
+                # The next round may tell again what this one has told, so that has to be there.
+                calls.finish()
         return outputs
 
     def give_up(self, tx: Connection, message: BulkFulfil, reason: str) -> list[Output]:
         """The payee is told that its answer could not be read and may send it again; the bulk waits, or expires."""
-        return self._save(tx, self._decide(tx, [_Incoming(message, b"", None, None)]))
+        with self._calls.of_batch() as calls:
+            return self._save(tx, self._decide(tx, [_Incoming(message, b"", None, None)]), calls)
 
     def _read(self, message: BulkFulfil) -> _Incoming:
         kept = read_request(self._store, message.bulk_transfer_id, message.request_id)
@@ -166,13 +176,13 @@ class BulkFulfilHandler:
         )
         return _Decided(one, bulk, decide_bulk_fulfil(facts, self._rules))
 
-    def _save(self, tx: Connection, decided: Sequence[_Decided]) -> list[Output]:
-        outputs = self._accept(tx, [one for one in decided if one.decision.verdict is FulfilVerdict.ACCEPT])
-        outputs += self._resend(tx, [one for one in decided if one.decision.verdict is FulfilVerdict.RESEND])
-        outputs += [self._answer(one) for one in decided if one.decision.verdict is FulfilVerdict.ANSWER_ERROR]
+    def _save(self, tx: Connection, decided: Sequence[_Decided], calls: BatchCalls) -> list[Output]:
+        outputs = self._accept(tx, [one for one in decided if one.decision.verdict is FulfilVerdict.ACCEPT], calls)
+        outputs += self._resend(tx, [one for one in decided if one.decision.verdict is FulfilVerdict.RESEND], calls)
+        outputs += [_answer(one, calls) for one in decided if one.decision.verdict is FulfilVerdict.ANSWER_ERROR]
         return outputs
 
-    def _accept(self, tx: Connection, accepted: Sequence[_Decided]) -> list[Output]:
+    def _accept(self, tx: Connection, accepted: Sequence[_Decided], calls: BatchCalls) -> list[Output]:
         if not accepted:
             return []
         steps: list[BulkStateChange] = []
@@ -188,7 +198,7 @@ class BulkFulfilHandler:
             )
             fulfilments.append(_fulfilment(one, bulk.bulk_key, decision.outcome))
             if decision.error is not None and decision.outcome in (FulfilOutcome.INVALID, FulfilOutcome.ERROR):
-                errors.append(self._bulk_error(one, bulk.bulk_key, decision.error))
+                errors.append(_bulk_error(one, bulk.bulk_key, decision.error, calls))
             outputs += [member_output(bulk.bulk_transfer_id, member) for member in decision.members]
         insert_bulk_steps(tx, steps)
         insert_fulfilments(tx, fulfilments)
@@ -196,21 +206,16 @@ class BulkFulfilHandler:
             insert_bulk_errors(tx, errors)
         return outputs
 
-    def _bulk_error(self, one: _Decided, bulk_key: int, error: FspiopError) -> BulkError:
-        """What the payer will be told: the payee's own body byte for byte, or the hub's error."""
-        theirs = one.decision.outcome is FulfilOutcome.ERROR
-        note_refused_bulk(error.code)
-        content = put_content_or_slow_down(self._store, one.incoming.raw if theirs else error_body(error))
-        return BulkError(bulk_key, error.code, error.description, content)
-
-    def _resend(self, tx: Connection, resent: Sequence[_Decided]) -> list[Output]:
+    def _resend(self, tx: Connection, resent: Sequence[_Decided], calls: BatchCalls) -> list[Output]:
         keys = [one.bulk.bulk_key for one in resent if one.bulk is not None]
         results = results_of(tx, keys) if keys else {}
-        outputs: list[Output] = []
-        for one in resent:
+
+        def told(one: _Decided) -> tuple[str, str]:
             assert one.bulk is not None
-            result = results[one.bulk.bulk_key, Role.PAYEE.value]
-            callback, content = told_callback(self._store, result, one.bulk.state)
+            return told_callback(self._store, results[one.bulk.bulk_key, Role.PAYEE.value], one.bulk.state)
+
+        outputs: list[Output] = []
+        for one, (callback, content) in zip(resent, calls.in_order(told, resent), strict=True):
             message = one.incoming.message
             outputs.append(
                 notice(
@@ -224,18 +229,27 @@ class BulkFulfilHandler:
             )
         return outputs
 
-    def _answer(self, one: _Decided) -> Output:
-        message, error = one.incoming.message, one.decision.error
-        assert error is not None
-        note_refused_bulk(error.code)
-        return notice(
-            BULK_FULFIL_MODIFIED if error == MODIFIED_REQUEST else BULK_FULFIL_REFUSED,
-            message.bulk_transfer_id,
-            message.source,
-            "PUT_ERROR",
-            put_content_or_slow_down(self._store, error_body(error)),
-            request_id=message.request_id,
-        )
+
+def _bulk_error(one: _Decided, bulk_key: int, error: FspiopError, calls: BatchCalls) -> BulkError:
+    """What the payer will be told: the payee's own body byte for byte, or the hub's error."""
+    theirs = one.decision.outcome is FulfilOutcome.ERROR
+    note_refused_bulk(error.code)
+    content = calls.put(one.incoming.raw if theirs else error_body(error))
+    return BulkError(bulk_key, error.code, error.description, content)
+
+
+def _answer(one: _Decided, calls: BatchCalls) -> Output:
+    message, error = one.incoming.message, one.decision.error
+    assert error is not None
+    note_refused_bulk(error.code)
+    return notice(
+        BULK_FULFIL_MODIFIED if error == MODIFIED_REQUEST else BULK_FULFIL_REFUSED,
+        message.bulk_transfer_id,
+        message.source,
+        "PUT_ERROR",
+        calls.put(error_body(error)),
+        request_id=message.request_id,
+    )
 
 
 def fulfil_request(body: Mapping[str, Any], *, is_error: bool) -> FulfilRequest:

@@ -7,10 +7,11 @@ Changes     nothing
 Emits       the answer (bulk-get success or error)
 
 A bulk that is not in the database may lie in the object store still unread: its sender, and nobody else, is told RECEIVED,
-until bulk-prepare has read past the time of its receipt in the bulk's partition.
+until bulk-prepare has read past the time of its receipt in the bulk's partition. The object store has a bounded time for a
+batch (`object_calls`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sqlalchemy import Connection
 
@@ -31,7 +32,8 @@ from domain.fspiop_errors import BULK_NOT_FOUND, FspiopError, source_inactive
 from domain.identifiers import bulk_key_of
 from domain.states import BULK_API_STATES, FORWARDED_ITEM_STATES
 from handlers.handler import Output
-from handlers.notices import notice, put_content_or_slow_down
+from handlers.notices import notice
+from handlers.object_calls import BatchCalls, ObjectCalls
 from handlers.stored_answers import told_list
 from handlers.unread import has_unread_post
 from object_store.interface import ObjectStore
@@ -52,6 +54,7 @@ class BulkGetHandler:
 
     def __init__(self, store: ObjectStore, stream: Stream) -> None:
         self._store = store
+        self._calls = ObjectCalls(store)
         self._stream = stream
 
     def weight(self, message: BulkGet) -> int:
@@ -66,26 +69,41 @@ class BulkGetHandler:
         bulks = bulks_by_id(tx, [message.bulk_transfer_id for message in asked])
         all_known = all(message.bulk_transfer_id in bulks for message in asked)
         read_ms = {} if all_known else read_times_ms(tx, _BULK_PREPARE, TOPIC_BULK_PREPARE)
-        views = [self._view(message, bulks.get(message.bulk_transfer_id), read_ms) for message in asked]
+        with self._calls.of_batch() as calls:
+            views = self._views(asked, bulks, read_ms, calls)
         keys = {bulk.bulk_key: bulk.item_count for bulk in bulks.values()}
         results = results_of(tx, list(keys)) if any(view.view is View.RESULT for view in views) else {}
         items = items_of(tx, keys) if any(view.view is View.ITEMS for view in views) else ()
-        refused = [self._refuse(message, source_inactive(message.source)) for message in inactive]
-        return refused + [
-            self._answer(message, view, bulks.get(message.bulk_transfer_id), results, items)
-            for message, view in zip(asked, views, strict=True)
-        ]
+        with self._calls.of_batch() as calls:
+            refused = [_refuse(message, source_inactive(message.source), calls) for message in inactive]
+            told = self._told(asked, views, bulks, results, calls)
+            return refused + [
+                _answer(message, view, bulks.get(message.bulk_transfer_id), told, items, calls)
+                for message, view in zip(asked, views, strict=True)
+            ]
 
     def give_up(self, tx: Connection, message: BulkGet, reason: str) -> list[Output]:
         """Nothing waits for a GET but its sender, who can ask again."""
         return []
 
-    def _view(self, message: BulkGet, bulk: BulkRow | None, read_ms: Mapping[int, int]) -> BulkView:
-        shown = None
-        if bulk is not None:
-            shown = BulkToShow(bulk.payer_fsp, bulk.payee_fsp, bulk.state, bulk.was_accepted)
-        unread = bulk is None and self._unread_request(message, read_ms)
-        return decide_bulk_get(message.source, shown, unread_request_of_source=unread)
+    def _views(
+        self,
+        asked: Sequence[BulkGet],
+        bulks: Mapping[bytes, BulkRow],
+        read_ms: Mapping[int, int],
+        calls: BatchCalls,
+    ) -> list[BulkView]:
+        unknown = [message for message in asked if message.bulk_transfer_id not in bulks]
+        unread = calls.in_order(lambda message: self._unread_request(message, read_ms), unknown)
+        views = []
+        for message in asked:
+            bulk = bulks.get(message.bulk_transfer_id)
+            shown = None
+            if bulk is not None:
+                shown = BulkToShow(bulk.payer_fsp, bulk.payee_fsp, bulk.state, bulk.was_accepted)
+            is_unread = bulk is None and next(unread)
+            views.append(decide_bulk_get(message.source, shown, unread_request_of_source=is_unread))
+        return views
 
     def _unread_request(self, message: BulkGet, read_ms: Mapping[int, int]) -> bool:
         return has_unread_post(
@@ -98,48 +116,65 @@ class BulkGetHandler:
             lambda body: b'"individualTransfers"' in body,
         )
 
-    def _answer(
+    def _told(
         self,
-        message: BulkGet,
-        view: BulkView,
-        bulk: BulkRow | None,
-        results: dict[tuple[int, str], BulkResult],
-        items: Sequence[ItemRow],
-    ) -> Output:
-        if view.view is View.NOT_FOUND:
-            return self._refuse(message, BULK_NOT_FOUND)
-        content = self._content(view, bulk, results, items)
-        return notice(
-            BULK_GET_ANSWER, message.bulk_transfer_id, message.source, "PUT", content, request_id=message.request_id
-        )
+        asked: Sequence[BulkGet],
+        views: Sequence[BulkView],
+        bulks: Mapping[bytes, BulkRow],
+        results: Mapping[tuple[int, str], BulkResult],
+        calls: BatchCalls,
+    ) -> Iterator[str]:
+        """What those were told that ask for a result, one after the other."""
 
-    def _refuse(self, message: BulkGet, error: FspiopError) -> Output:
-        content = put_content_or_slow_down(self._store, error_body(error))
-        return notice(
-            BULK_GET_ERROR,
-            message.bulk_transfer_id,
-            message.source,
-            "PUT_ERROR",
-            content,
-            request_id=message.request_id,
-        )
-
-    def _content(
-        self,
-        view: BulkView,
-        bulk: BulkRow | None,
-        results: dict[tuple[int, str], BulkResult],
-        items: Sequence[ItemRow],
-    ) -> str:
-        assert view.state is not None
-        assert view.role is not None
-        shown = BULK_API_STATES[view.state]
-        if view.view is View.STATE or bulk is None:
-            return put_content_or_slow_down(self._store, state_body(shown))
-        if view.view is View.RESULT:
+        def told(shown: tuple[BulkRow, BulkView]) -> str:
+            bulk, view = shown
+            assert view.role is not None
             return told_list(self._store, results[bulk.bulk_key, view.role.value], bulk.state)
-        of_bulk = (item for item in items if bulk_key_of(item.transfer_key) == bulk.bulk_key)
-        return put_content_or_slow_down(self._store, result_body(shown, None, _so_far(of_bulk, view.role)))
+
+        shown = [
+            (bulks[message.bulk_transfer_id], view)
+            for message, view in zip(asked, views, strict=True)
+            if view.view is View.RESULT
+        ]
+        return calls.in_order(told, shown)
+
+
+def _answer(
+    message: BulkGet,
+    view: BulkView,
+    bulk: BulkRow | None,
+    told: Iterator[str],
+    items: Sequence[ItemRow],
+    calls: BatchCalls,
+) -> Output:
+    if view.view is View.NOT_FOUND:
+        return _refuse(message, BULK_NOT_FOUND, calls)
+    content = next(told) if view.view is View.RESULT else calls.put(_body(view, bulk, items))
+    return notice(
+        BULK_GET_ANSWER, message.bulk_transfer_id, message.source, "PUT", content, request_id=message.request_id
+    )
+
+
+def _refuse(message: BulkGet, error: FspiopError, calls: BatchCalls) -> Output:
+    return notice(
+        BULK_GET_ERROR,
+        message.bulk_transfer_id,
+        message.source,
+        "PUT_ERROR",
+        calls.put(error_body(error)),
+        request_id=message.request_id,
+    )
+
+
+def _body(view: BulkView, bulk: BulkRow | None, items: Sequence[ItemRow]) -> bytes:
+    """What a bulk that has not ended is shown as."""
+    assert view.state is not None
+    assert view.role is not None
+    shown = BULK_API_STATES[view.state]
+    if view.view is View.STATE or bulk is None:
+        return state_body(shown)
+    of_bulk = (item for item in items if bulk_key_of(item.transfer_key) == bulk.bulk_key)
+    return result_body(shown, None, _so_far(of_bulk, view.role))
 
 
 def _so_far(items: Iterable[ItemRow], role: Role) -> list[ItemResult]:

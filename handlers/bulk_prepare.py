@@ -7,8 +7,8 @@ Changes     accepted: RECEIVED, PENDING_PREPARE, an item per individual transfer
 Emits       accepted: a TransferPrepare per item (#4), in the order of the request or by ascending amount (BULK-11)
             refused: the payer's PUT /error (#3); a duplicate: the stored callback (#2) or 3106
 
-The payloads are read before the first statement, and results are kept before the rows that name them: an object without a
-row is litter, a row without its object would be a lie.
+The payloads are read before the first statement, and results are kept before the rows that name them are committed: an
+object without a row is litter, a row without its object would be a lie. Both have a bounded time (`object_calls`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,7 +55,8 @@ from domain.money import parse_amount
 from domain.states import BULK_API_STATES, BulkState
 from handlers.handler import Output
 from handlers.metrics import note_refused_bulk
-from handlers.notices import notice, put_content_or_slow_down
+from handlers.notices import notice
+from handlers.object_calls import BatchCalls, ObjectCalls
 from handlers.requests import read_json, read_request
 from handlers.rounds import rounds
 from handlers.stored_answers import told_callback
@@ -93,6 +94,7 @@ class BulkPrepareHandler:
 
     def __init__(self, store: ObjectStore, rules: BulkRules, hub_name: str) -> None:
         self._store = store
+        self._calls = ObjectCalls(store)
         self._rules = rules
         self._hub_name = hub_name
 
@@ -102,16 +104,21 @@ class BulkPrepareHandler:
     def handle(self, tx: Connection, messages: Sequence[BulkPrepare]) -> list[Output]:
         outputs: list[Output] = []
         require_all_known(self.topic, messages)
-        for round_ in rounds(messages, lambda message: message.bulk_transfer_id):
-            decided = self._decide(tx, [self._read(message) for message in round_])
-            outputs += self._save(tx, decided)
+        with self._calls.of_batch() as calls:
+            incoming = list(calls.in_order(self._read, messages))
+        # One block for all rounds: the rows of the first are locked until the last has ended.
+        with self._calls.of_batch() as calls:
+            for round_ in rounds(incoming, lambda one: one.message.bulk_transfer_id):
+                outputs += self._save(tx, self._decide(tx, round_), calls)
+                # The next round may tell again what this one has told, so that has to be there.
+                calls.finish()
         return outputs
 
     def give_up(self, tx: Connection, message: BulkPrepare, reason: str) -> list[Output]:
         """The sender was answered 202, so the bulk must end: it is refused with 2001."""
         unread = _Incoming(message, None, None, None)
-        [decided] = self._decide(tx, [unread])
-        return self._save(tx, [decided])
+        with self._calls.of_batch() as calls:
+            return self._save(tx, self._decide(tx, [unread]), calls)
 
     def _read(self, message: BulkPrepare) -> _Incoming:
         kept = read_request(self._store, message.bulk_transfer_id, message.request_id)
@@ -143,15 +150,15 @@ class BulkPrepareHandler:
         )
         return _Decided(one, decide_bulk_prepare(facts, self._rules), bulk)
 
-    def _save(self, tx: Connection, decided: Sequence[_Decided]) -> list[Output]:
+    def _save(self, tx: Connection, decided: Sequence[_Decided], calls: BatchCalls) -> list[Output]:
         written = [one for one in decided if one.decision.verdict in (Verdict.ACCEPT, Verdict.REFUSE)]
         keys = insert_bulks(tx, [_new_bulk(one) for one in written]) if written else {}
         accepted = [one for one in written if one.decision.verdict is Verdict.ACCEPT]
         refused = [one for one in written if one.decision.verdict is Verdict.REFUSE]
         outputs = self._accept(tx, accepted, keys) if accepted else []
-        outputs += self._refuse(tx, refused, keys) if refused else []
-        outputs += self._resend(tx, [one for one in decided if one.decision.verdict is Verdict.RESEND])
-        outputs += [self._answer(one) for one in decided if one.decision.verdict is Verdict.ANSWER_ERROR]
+        outputs += _refuse(tx, refused, keys, calls) if refused else []
+        outputs += self._resend(tx, [one for one in decided if one.decision.verdict is Verdict.RESEND], calls)
+        outputs += [_answer(one, calls) for one in decided if one.decision.verdict is Verdict.ANSWER_ERROR]
         return outputs
 
     def _accept(self, tx: Connection, accepted: Sequence[_Decided], keys: Mapping[bytes, int]) -> list[Output]:
@@ -176,39 +183,19 @@ class BulkPrepareHandler:
         assert body is not None
         return prepare_outputs(one.incoming.message.bulk_transfer_id, bulk_key, body, request, self._rules)
 
-    def _refuse(self, tx: Connection, refused: Sequence[_Decided], keys: Mapping[bytes, int]) -> list[Output]:
-        list_content = put_content_or_slow_down(self._store, state_body(BULK_API_STATES[BulkState.REJECTED]))
-        steps: list[BulkStateChange] = []
-        errors: list[BulkError] = []
-        results: list[BulkResult] = []
-        outputs: list[Output] = []
-        for one in refused:
-            message, error = one.incoming.message, one.decision.error
-            assert error is not None
-            note_refused_bulk(error.code)
-            bulk_key = keys[message.bulk_transfer_id]
-            content = put_content_or_slow_down(self._store, error_body(error))
-            steps += _steps(
-                bulk_key, BulkState.RECEIVED, BulkState.PENDING_INVALID, BulkState.REJECTED, reason=error.description
-            )
-            errors.append(BulkError(bulk_key, error.code, error.description, content))
-            results.append(BulkResult(bulk_key, Role.PAYER.value, list_content, "PUT_ERROR", content))
-            outputs.append(notice(BULK_PREPARE_REFUSED, message.bulk_transfer_id, message.source, "PUT_ERROR", content))
-        insert_bulk_steps(tx, steps)
-        insert_bulk_errors(tx, errors)
-        insert_results(tx, results)
-        return outputs
-
-    def _resend(self, tx: Connection, resent: Sequence[_Decided]) -> list[Output]:
+    def _resend(self, tx: Connection, resent: Sequence[_Decided], calls: BatchCalls) -> list[Output]:
         known = {one.incoming.message.bulk_transfer_id: one.known for one in resent if one.known is not None}
         if not known:
             return []
         results = results_of(tx, [bulk.bulk_key for bulk in known.values()])
+
+        def told(one: _Decided) -> tuple[str, str]:
+            bulk = known[one.incoming.message.bulk_transfer_id]
+            return told_callback(self._store, results[bulk.bulk_key, Role.PAYER.value], bulk.state)
+
         outputs: list[Output] = []
-        for one in resent:
+        for one, (callback, content) in zip(resent, calls.in_order(told, resent), strict=True):
             message = one.incoming.message
-            bulk = known[message.bulk_transfer_id]
-            callback, content = told_callback(self._store, results[bulk.bulk_key, Role.PAYER.value], bulk.state)
             outputs.append(
                 notice(
                     BULK_PREPARE_DUPLICATE,
@@ -221,20 +208,45 @@ class BulkPrepareHandler:
             )
         return outputs
 
-    def _answer(self, one: _Decided) -> Output:
+
+def _refuse(tx: Connection, refused: Sequence[_Decided], keys: Mapping[bytes, int], calls: BatchCalls) -> list[Output]:
+    list_content = calls.put(state_body(BULK_API_STATES[BulkState.REJECTED]))
+    steps: list[BulkStateChange] = []
+    errors: list[BulkError] = []
+    results: list[BulkResult] = []
+    outputs: list[Output] = []
+    for one in refused:
         message, error = one.incoming.message, one.decision.error
         assert error is not None
         note_refused_bulk(error.code)
-        combination = BULK_PREPARE_MODIFIED if error == MODIFIED_REQUEST else BULK_PREPARE_REFUSED
-        content = put_content_or_slow_down(self._store, error_body(error))
-        return notice(
-            combination,
-            message.bulk_transfer_id,
-            message.source,
-            "PUT_ERROR",
-            content,
-            request_id=message.request_id,
+        bulk_key = keys[message.bulk_transfer_id]
+        content = calls.put(error_body(error))
+        steps += _steps(
+            bulk_key, BulkState.RECEIVED, BulkState.PENDING_INVALID, BulkState.REJECTED, reason=error.description
         )
+        errors.append(BulkError(bulk_key, error.code, error.description, content))
+        results.append(BulkResult(bulk_key, Role.PAYER.value, list_content, "PUT_ERROR", content))
+        outputs.append(notice(BULK_PREPARE_REFUSED, message.bulk_transfer_id, message.source, "PUT_ERROR", content))
+    insert_bulk_steps(tx, steps)
+    insert_bulk_errors(tx, errors)
+    insert_results(tx, results)
+    return outputs
+
+
+def _answer(one: _Decided, calls: BatchCalls) -> Output:
+    message, error = one.incoming.message, one.decision.error
+    assert error is not None
+    note_refused_bulk(error.code)
+    combination = BULK_PREPARE_MODIFIED if error == MODIFIED_REQUEST else BULK_PREPARE_REFUSED
+    content = calls.put(error_body(error))
+    return notice(
+        combination,
+        message.bulk_transfer_id,
+        message.source,
+        "PUT_ERROR",
+        content,
+        request_id=message.request_id,
+    )
 
 
 def bulk_request(body: Mapping[str, Any]) -> BulkRequest:

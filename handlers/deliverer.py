@@ -32,7 +32,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import psycopg
 import uvloop
@@ -232,12 +232,13 @@ class Deliverer:
         state, delay_ms, error = DeliveryState.DELIVERED, None, answer.error
         if not answer.delivered:
             left_ms = None if claimed.left_ms is None else claimed.left_ms - elapsed_ms
-            # What is our fault uses up no FSP's last attempt.
-            attempts = (
-                min(claimed.attempts, self._settings.retry.attempts_max - 1) if answer.is_ours else claimed.attempts
-            )
+            retry, attempts = self._settings.retry, claimed.attempts
+            if answer.is_ours:
+                # What is our fault uses up no attempt of the FSP's: the record takes it back. The pauses grow all the same,
+                # with all the attempts that there ever were, and only the age ends them.
+                retry, attempts = replace(retry, attempts_max=claimed.attempt + 1), claimed.attempt
             failed = FailedAttempt(attempts, claimed.age_ms + elapsed_ms, left_ms)
-            decision = after_failure(self._settings.retry, failed, random.random())  # noqa: S311  # jitter, no secret
+            decision = after_failure(retry, failed, random.random())  # noqa: S311  # jitter, no secret
             if isinstance(decision, GiveUp):
                 state = DeliveryState.DEAD
                 error = f"{decision.reason}; {error}" if error else decision.reason
@@ -261,6 +262,7 @@ class Deliverer:
             duration_ms=answer.duration_ms,
             state=state,
             delay_ms=delay_ms,
+            is_ours=answer.is_ours,
         )
 
     async def _finish(self) -> None:

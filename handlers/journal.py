@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from handlers.handler import Output
 from handlers.tracing import headers_of_outputs
 from schemas.codec import codec
-from schemas.messages import Message
+from schemas.messages import DeadLetter, Message
 from stream.interface import NewRecord
 
 _LENGTHS = struct.Struct(">HHI")
@@ -30,6 +30,7 @@ _Headers = tuple[tuple[str, bytes], ...]
 def frames(outputs: Iterable[Output], frame_messages_max: int) -> list[NewRecord]:
     """One record for up to `frame_messages_max` messages of a topic and key; order is kept within each.
 
+    A dead letter, which may be as large as a record, is a record alone.
     In a batch that is traced a record is of one trace, too, and its headers say which.
     """
     headers_of = headers_of_outputs()
@@ -40,9 +41,10 @@ def frames(outputs: Iterable[Output], frame_messages_max: int) -> list[NewRecord
     records: list[NewRecord] = []
     for (topic, key, message_type, headers), messages in groups.items():
         encode = codec(message_type).encode
+        length = 1 if message_type is DeadLetter else frame_messages_max
         records += [
-            NewRecord(topic, key, encode(messages[first : first + frame_messages_max]), headers)
-            for first in range(0, len(messages), frame_messages_max)
+            NewRecord(topic, key, encode(messages[first : first + length]), headers)
+            for first in range(0, len(messages), length)
         ]
     return records
 

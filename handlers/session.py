@@ -17,7 +17,7 @@ from db.progress import Advance, advance, clear_outputs, load_progress
 from handlers import journal
 from handlers.batch import Batch, Careful, decode_record, split_off
 from handlers.dead_letters import DeadLetterLimit, DeadLetterRules
-from handlers.handler import Handler, Output
+from handlers.handler import Crash, Handler, Output
 from handlers.log_identity import require_same_log
 from handlers.metrics import LoopMetrics
 from handlers.tracing import Tracing, traced_batch
@@ -85,6 +85,8 @@ class Session:
         # Partitions whose journal may still hold outputs, and since when nothing was read.
         self._journals: set[Partition] = set()
         self._idle_since_s: float | None = None
+        # Whether a journal was not handed over as a whole, because the producer has failed.
+        self._is_unsent = False
         self._ahead: deque[Batch] = deque()
         self._items_max = limits.batch_items
         self._producer = producer
@@ -149,8 +151,25 @@ class Session:
         self._ahead.extendleft(reversed(rest))
         if records:
             self._journals.add(batch.records[0].partition)
-            self._producer.produce(records)  # 5.
+            self._send(records)  # 5.
         self.consumer.commit(batch.next_offsets())  # 6.
+
+    def _send(self, records: Sequence[NewRecord]) -> None:
+        """Hand over what is committed; raises what ends the session, or Crash.
+
+        A batch must not be tried again from here on: its second attempt would see only repeats, write nothing, and put its
+        empty journal in the place of the one that is not on its way yet.
+        """
+        self._is_unsent = True
+        try:
+            self._producer.produce(records)
+        except SESSION_TROUBLE:
+            raise
+        except Exception as error:
+            raise Crash(
+                f"{self._handler.name}: a batch is committed and not sent, the next start sends it: {error}"
+            ) from error
+        self._is_unsent = False
 
     def _handle(self, tx: Connection, batch: Batch) -> tuple[Sequence[Output], int]:
         """The outputs of a batch, and how many of its decoded messages became dead letters."""
@@ -196,7 +215,8 @@ class Session:
                 )
 
     def _clear(self, partitions: set[Partition]) -> None:
-        if not partitions:
+        # What was never handed over is not waited for either: its journal is for the next owner.
+        if not partitions or self._is_unsent:
             return
         self._producer.wait_for_acks(self._limits.acks_wait_ms)
         offsets = [(partition.number, self._next_offsets[partition]) for partition in partitions]
@@ -218,7 +238,7 @@ class Session:
                 self._journals.add(partition)
                 replay += journal.unpack(row.outputs)
         if replay:
-            self._producer.produce(replay)
+            self._send(replay)
             self._producer.wait_for_acks(self._limits.acks_wait_ms)
         return {partition: self._next_offsets[partition] for partition in partitions}
 

@@ -7,7 +7,7 @@ Changes     nothing
 Emits       the answer (get success or error), by single-notification
 
 Single transfers, items of bulks, and funds in and out are all transfers (reference §11.6). One that is not in the database
-may lie in the object store still unread (handlers/unread.py).
+may lie in the object store still unread (handlers/unread.py); the store has a bounded time for a batch (`object_calls`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,6 +27,7 @@ from domain.combinations import (
 from domain.fspiop_errors import source_inactive
 from domain.transfer_get import TransferView, decide_transfer_get
 from handlers.handler import Output
+from handlers.object_calls import ObjectCalls
 from handlers.single_news import view_answer
 from handlers.unread import has_unread_post
 from object_store.interface import ObjectStore
@@ -45,6 +46,7 @@ class TransferGetHandler:
 
     def __init__(self, store: ObjectStore, stream: Stream) -> None:
         self._store = store
+        self._calls = ObjectCalls(store)
         self._stream = stream
 
     def weight(self, message: TransferGet) -> int:
@@ -60,14 +62,24 @@ class TransferGetHandler:
         missing = [transfer_id for transfer_id in ids if transfer_id not in transfers]
         funds = funds_to_show(tx, missing) if missing else {}
         read_ms = read_times_ms(tx, _SINGLE_PREPARE, TOPIC_SINGLE_PREPARE) if missing else {}
+        unknown = [
+            message
+            for message in asked
+            if participants[message.source].is_active
+            and message.transfer_id not in transfers
+            and message.transfer_id not in funds
+        ]
+        with self._calls.of_batch() as calls:
+            found = list(calls.in_order(lambda message: self._unread(message, read_ms), unknown))
+        unread = {message.request_id for message, is_unread in zip(unknown, found, strict=True) if is_unread}
         outputs = []
         for message in asked:
             if not participants[message.source].is_active:
                 outputs.append(_answer(message, TransferView(error=source_inactive(message.source))))
                 continue
             transfer, fund = transfers.get(message.transfer_id), funds.get(message.transfer_id)
-            unread = transfer is None and fund is None and self._unread(message, read_ms)
-            view = decide_transfer_get(message.source, transfer, fund, unread_request_of_source=unread)
+            is_unread = message.request_id in unread
+            view = decide_transfer_get(message.source, transfer, fund, unread_request_of_source=is_unread)
             outputs.append(_answer(message, view))
         return outputs
 

@@ -40,6 +40,8 @@ from object_store.interface import ObjectStore
 
 # Nobody waits for a lock of ours, so a slow store is given more time than handlers give it.
 _STORE_WAIT_MS = 60_000
+# A page of small bulks may owe thousands of forwards; each of these has the whole time.
+_FORWARDS_AT_ONCE = 200
 
 
 @dataclass(slots=True)
@@ -156,6 +158,10 @@ class RowDerivation:
                 told = notice(BULK_FORWARD, bulk.bulk_transfer_id, bulk.payee_fsp or "", "POST", "")
                 derived.add(bulk.bulk_transfer_id, [told])
             return
+        for first in range(0, len(missing), _FORWARDS_AT_ONCE):
+            self._put_forwards(tx, derived, missing[first : first + _FORWARDS_AT_ONCE])
+
+    def _put_forwards(self, tx: Connection, derived: Derived, missing: Sequence[BulkRow]) -> None:
         items = items_of(tx, {bulk.bulk_key: bulk.item_count for bulk in missing})
         with self._calls.of_batch() as calls:
             outputs = BulkOutcome(calls, self._store, tx, items).forward(missing)

@@ -9,7 +9,7 @@ import pytest
 
 from bulk_api_adapter.bounded_threads import BoundedThreads
 from bulk_api_adapter.publishing import Publisher, QueueFull
-from stream.interface import NewRecord, NotAcknowledged, StreamError, StreamUnavailable, UnknownTopic
+from stream.interface import NewRecord, NotAcknowledged, Producer, StreamError, StreamUnavailable, UnknownTopic
 from tests.fspiop.fakes import MemoryStream
 
 WAIT_S = 20
@@ -111,6 +111,19 @@ def test_an_unknown_topic_fails_alone_in_its_batch(stream: MemoryStream, publish
     outcomes = asyncio.run(publish_many())
     assert [type(outcome) for outcome in outcomes] == [type(None), type(None), UnknownTopic, type(None)]
     assert stream.records == [record(0), record(1), record(3)]
+
+
+def test_a_stream_that_refuses_is_a_stream_that_is_away(
+    stream: MemoryStream, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the right to write was taken away: the sender is told to come again, and operators read why."""
+
+    def refuse() -> Producer:
+        raise StreamError("not authorized")
+
+    monkeypatch.setattr(stream, "producer", refuse)
+    with pytest.raises(StreamUnavailable, match="not authorized"):
+        asyncio.run(publisher.publish(record(0)))
 
 
 def test_every_request_of_a_failed_batch_has_an_error_of_its_own(stream: MemoryStream, publisher: Publisher) -> None:

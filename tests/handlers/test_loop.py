@@ -6,21 +6,21 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from db.progress import load_progress
 from handlers.dead_letters import DeadLetterRules
-from handlers.handler import Crash, SlowDown
+from handlers.handler import Crash, Output, SlowDown
 from handlers.loop import HandlerLoop, LoopLimits
 from schemas.codec import codec
 from schemas.messages import BulkProcessing, DeadLetter
-from stream.interface import NewRecord, Record, Stream
+from stream.interface import NewRecord, Producer, Record, Stream, StreamUnavailable, UnknownTopic
 from tests.handlers.counting import (
     INPUT_TOPIC,
     OUTPUT_TOPIC,
@@ -215,6 +215,73 @@ def test_a_bad_deploy_stops_instead_of_dead_lettering_everything(engine: Engine,
         wait_until(lambda: bool(failures))
     assert isinstance(failures[0], Crash)
     assert len(records(stream, f"{INPUT_TOPIC}-dead-letter")) <= 25
+
+
+class ForgetfulHandler(CountingHandler):
+    """Drops repeats, as every handler does."""
+
+    def handle(self, tx: Connection, messages: Sequence[Any]) -> list[Output]:
+        known = set(tx.execute(text("SELECT input FROM applied")).scalars())
+        return super().handle(tx, [message for message in messages if message.transfer_key not in known])
+
+
+def failing_producers(stream: Stream, errors: list[Exception]) -> Callable[[], Producer]:
+    """Makes the stream's producers, each of which raises what is left of these before it takes anything."""
+    make_producer = stream.producer
+
+    class FailingProducer:
+        def __init__(self) -> None:
+            self.producer = make_producer()
+            self.wait_for_acks, self.close = self.producer.wait_for_acks, self.producer.close
+
+        def produce(self, records: Iterable[NewRecord]) -> None:
+            if errors:
+                raise errors.pop()
+            self.producer.produce(records)
+
+    return FailingProducer
+
+
+def test_a_batch_that_is_committed_and_cannot_be_sent_is_sent_by_the_next_session(
+    engine: Engine, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D2: whoever leaves with something unsent leaves the journal of it, although nothing waits for an acknowledgement."""
+    create(engine, stream)
+    append(stream, range(100))
+    errors: list[Exception] = [StreamUnavailable("away"), StreamUnavailable("away")]
+    monkeypatch.setattr(stream, "producer", failing_producers(stream, errors))
+    with running(make_counting_loop(engine, stream, ForgetfulHandler(), _LIMITS)) as failures:
+        wait_until(lambda: outputs(stream) == Counter(range(100)))
+    assert (failures, errors) == ([], [])
+    assert applied(engine) == 100
+
+
+def test_a_batch_that_is_committed_and_cannot_be_sent_is_never_tried_again(engine: Engine, stream: Stream) -> None:
+    """D2: it would find repeats only, and its empty journal would take the place of the full one."""
+    create(engine, stream)
+    append(stream, range(100))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream, "producer", failing_producers(stream, [UnknownTopic(OUTPUT_TOPIC)]))
+        with running(make_counting_loop(engine, stream, ForgetfulHandler(), _LIMITS)) as failures:
+            wait_until(lambda: bool(failures))
+    assert isinstance(failures[0], Crash)
+    assert "committed and not sent" in str(failures[0])
+    with running(make_counting_loop(engine, stream, ForgetfulHandler(), _LIMITS)) as failures:
+        wait_until(lambda: outputs(stream) == Counter(range(100)))
+    assert failures == []
+    assert applied(engine) == 100
+
+
+def test_large_dead_letters_of_one_key_are_records_of_their_own(engine: Engine, stream: Stream) -> None:
+    """Together they would be more than a record may be, and the handler could never send what it has committed."""
+    create(engine, stream)
+    producer = stream.producer()
+    producer.produce(NewRecord(INPUT_TOPIC, b"1", bytes(900_000)) for _ in range(3))
+    producer.wait_for_acks(10_000)
+    producer.close()
+    with running(make_counting_loop(engine, stream, CountingHandler(), _LIMITS)) as failures:
+        wait_until(lambda: len(records(stream, f"{INPUT_TOPIC}-dead-letter")) == 3)
+    assert failures == []
 
 
 def test_a_loop_whose_progress_another_owner_moved_is_fenced(engine: Engine, stream: Stream) -> None:
