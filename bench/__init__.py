@@ -7,6 +7,8 @@ world           `bulk-switch up` in a fresh data folder, on them
 fsps            payer and payee in a process of their own, which post bulks and measure their latency
 cpu             CPU seconds per process, PostgreSQL's backends by who uses them
 failure         BenchFailed
+fairness        how long a single transfer takes while bulks queue
+limit_bulk      the bulk that the ceiling is measured with
 database_limit  the ceiling: the statements of db/ back to back, on two connections
 object_proof    what must be true of the object store afterwards
 proof           what must be true of the rows afterwards, else there is no figure

@@ -1,6 +1,7 @@
 """The demo: a bulk of a thousand payments from its POST to both callbacks, on this machine alone.
 
-    1. the embedded world starts in a data folder of its own (`operations.world`, on the main thread)
+    1. the embedded world starts in a data folder of its own (`operations.world`, on the main thread); with `--real` it has
+       its database, topics and objects on the services that run (`operations.demo_parts`)
     2. two FSPs are provisioned: accounts, limits, funds, endpoints
     3. two simulated FSPs listen in this process; the payee will commit 800 of what it gets and refuse the rest
     4. the payer posts one bulk of 1,000 (`operations.demo_bulk` says which of them cannot be reserved)

@@ -8,6 +8,7 @@ service     what all three can do: start, stop, kill -9, pause, resume, and whet
 kafka       one node, or three that keep three copies of each record
 postgres    the server of the wheel (or the system's, when that is newer) on a TCP port with a password
 seaweed     SeaweedFS with one identity and one bucket
+tls         what a server shows to its clients
 choice      which services `scripts/services` knows, and where their folders are
 __main__    the command `scripts/services`
 

@@ -25,7 +25,7 @@ def up(
     fspiop_port: Annotated[int | None, typer.Option(help="The FSPIOP app's port.")] = None,
     admin_port: Annotated[int | None, typer.Option(help="The admin app's port.")] = None,
 ) -> None:
-    """The embedded world: PostgreSQL, both HTTP apps, every handler, the deliverer; starts again what dies."""
+    """The embedded world: PostgreSQL, both HTTP apps, every handler, the deliverer, the exporter; starts again what dies."""
     settings = read_settings(
         data_folder=data_folder,
         stream_url=stream_url,

@@ -35,7 +35,7 @@ class ConnectionSettings(BaseModel):
     object_store_attempt_timeout_ms: Milliseconds = 1_100
     object_store_connect_timeout_ms: Milliseconds = 500
     object_store_attempts_max: Count = 2
-    # Per process: more than the threads that ask at once (8 of the edge, the handlers of a process, callbacks at once).
+    # Per process: more than the threads that ask at once (13 of the edge, the handlers of a process, callbacks at once).
     object_store_connections_max: Count = 64
 
     @field_validator("stream_url")
