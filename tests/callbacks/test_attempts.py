@@ -9,12 +9,16 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine, text
 
-from handlers.deliverer import DelivererSettings, DelivererThread
+from db.deliveries import ClaimedDelivery
+from domain.delivery import RetryLimits
+from handlers.deliverer import Deliverer, DelivererSettings, DelivererThread
+from handlers.delivery_client import Answer
 from object_store.content import put_content
 from object_store.folder import FolderObjectStore
 from object_store.interface import ObjectStoreUnavailable
 from tests.callbacks.callback_rows import (
     ALL_DELIVERED,
+    ALL_FINISHED,
     ERROR_BODY,
     PUT_BODY,
     SETTINGS,
@@ -244,3 +248,42 @@ def test_an_object_store_that_is_away_is_no_fsps_fault(engine: Engine, tmp_path:
         store.is_away = False
         wait_until(engine, ALL_DELIVERED)
         assert [request.body for request in fsp.wait_for(1)] == [PUT_BODY]
+
+
+def test_after_an_outage_of_the_object_store_an_fsp_has_all_its_attempts(engine: Engine, tmp_path: Path) -> None:
+    store = AwayStore(tmp_path / "objects")
+    settings = replace(SETTINGS, own_pause_max_ms=20, retry=replace(SETTINGS.retry, attempts_max=3))
+    with Receiver(answer(UNAVAILABLE)) as fsp, DelivererThread(engine, store, settings):
+        add_participant(engine, "payerfsp", fsp.url)
+        write(engine, final("payerfsp", put_content(store, PUT_BODY)))
+        wait_until(engine, "SELECT count(*) >= 5 FROM delivery_attempt")
+        store.is_away = False
+        wait_until(engine, ALL_FINISHED)
+        assert len(fsp.requests) == 3
+    (last,) = rows(engine, "SELECT status, error FROM delivery_attempt ORDER BY attempt DESC LIMIT 1")
+    assert last == {"status": 503, "error": "gave up after 3 attempts"}
+
+
+@pytest.mark.parametrize("attempts_max", [1, 200])
+def test_an_outage_of_the_object_store_is_asked_about_ever_less_often(
+    engine: Engine, object_store: FolderObjectStore, monkeypatch: pytest.MonkeyPatch, attempts_max: int
+) -> None:
+    monkeypatch.setattr("handlers.deliverer.random.random", lambda: 1.0)
+    retry = RetryLimits(backoff_first_ms=500, attempts_max=attempts_max)
+    deliverer = Deliverer(engine, object_store, replace(SETTINGS, own_pause_max_ms=30_000, retry=retry))
+    spoiled = Answer(None, None, "no body: no answer", 1, is_ours=True)
+    delays = []
+    for attempt in range(1, 9):
+        # What is ours is taken off: the FSP's own attempts stand still.
+        outcome = deliverer._outcome(claimed(attempt), spoiled, elapsed_ms=0)
+        assert (outcome.state, outcome.is_ours) == ("WAITING", True)
+        delays.append(outcome.delay_ms)
+    assert delays == [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]
+    too_old = replace(claimed(9), age_ms=retry.age_max_ms)
+    assert deliverer._outcome(too_old, spoiled, elapsed_ms=0).state == "DEAD", "the age still ends it"
+
+
+def claimed(attempt: int) -> ClaimedDelivery:
+    return ClaimedDelivery(
+        1, attempt, "bulkTransfers", uuid4(), "payerfsp", "PUT", "content/00/none", {}, None, 1, 0, None
+    )

@@ -250,6 +250,21 @@ def test_a_dead_callback_sent_again_has_a_new_budget_and_keeps_its_history(engin
     assert (seen.state, seen.attempts, seen.last_status, seen.last_error) == ("DELIVERED", 5, 200, None)
 
 
+def test_an_attempt_that_failed_through_us_is_none_of_the_fsps_however_often_that_is_said(engine: Engine) -> None:
+    add_participant(engine, "payerfsp")
+    write(engine, final("payerfsp"))
+    (claimed,) = claim(engine).deliveries
+    record(engine, outcome(claimed, "WAITING", status=503, delay_ms=0))
+    for attempt in range(2, 5):
+        (claimed,) = claim(engine).deliveries
+        assert (claimed.attempt, claimed.attempts) == (attempt, 2)
+        # Said twice, as by a deliverer that did not hear the commit.
+        for _ in range(2):
+            record(engine, outcome(claimed, "WAITING", error="no body: no answer", delay_ms=0, is_ours=True))
+    (claimed,) = claim(engine).deliveries
+    assert (claimed.attempt, claimed.attempts) == (5, 2)
+
+
 def test_operators_see_callbacks_by_state_fsp_and_bulk_newest_first(engine: Engine) -> None:
     add_participant(engine, "payerfsp")
     add_participant(engine, "payeefsp")

@@ -291,7 +291,7 @@ def test_no_payload_is_read_while_a_bulk_is_locked(pipeline: Pipeline, slow: Slo
 
     def lock() -> None:
         with engine.begin() as other:
-            reads.append(len(other.execute(text("SELECT FROM bulk_transfer FOR UPDATE NOWAIT")).all()))
+            reads.append(len(other.execute(text("SELECT FROM bulk_transfer FOR SHARE NOWAIT")).all()))
 
     slow.before_get = lock
     pipeline.step(TOPIC_BULK_FULFIL)
