@@ -27,7 +27,7 @@ _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _JSON = ("asctime", "levelname", "name", "message")
 _JSON_FIELDS = frozenset({"time", "level", "logger", "process", "message", "exception", *EXTRA_FIELDS})
 # Of their DEBUG and INFO lines one per request is left, which says nothing that our own rows do not.
-_QUIET_LIBRARIES = ("httpx", "httpcore", "urllib3", "asyncio", "opentelemetry")
+QUIET_LIBRARIES = ("httpx", "httpcore", "urllib3", "asyncio", "opentelemetry")
 # A quoted row or a parameter may itself contain line ends: all goes until a line that a traceback goes on with.
 _GOES_ON = r"Traceback |The above exception|During handling| +File |\(Background on this error"
 _QUOTING = re.compile(rf"^(?:DETAIL:|CONTEXT:|\[SQL:|\[parameters:)(?:(?!^(?:{_GOES_ON})).*\n?)*", re.MULTILINE)
@@ -38,7 +38,7 @@ def configure_logs(process: str, level: str, log_format: Literal["text", "json"]
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonLines(process) if log_format == "json" else TextLines())
     logging.basicConfig(level=level, handlers=[handler])
-    for library in _QUIET_LIBRARIES:
+    for library in QUIET_LIBRARIES:
         logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLevelName(level)))
 
 

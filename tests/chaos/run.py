@@ -84,7 +84,7 @@ def run_chaos(
     progress.say("starting the switch for the undisturbed run")
     with ChaosWorld(parts, folder, f"{name}-undisturbed", workers=workers, settings=settings) as world:
         calm = play(world, plan, expiration, progress, in_flight_max=in_flight_max, disturb=False)
-    faults = [f"undisturbed: {fault}" for fault in (*calm.faults, *faults_of_reference(plan, calm.books))]
+    faults = [f"undisturbed: {fault}" for fault in (*calm.faults, *faults_of_reference(plan, calm.books, calm.resends))]
     progress.say("starting the switch for the disturbed run")
     with ChaosWorld(parts, folder, f"{name}-disturbed", workers=workers, settings=settings) as world:
         wild = play(world, plan, expiration, progress, in_flight_max=in_flight_max)

@@ -64,7 +64,7 @@ def as_usual(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Books:
     with ChaosWorld(parts, tmp_path_factory.mktemp("usual"), "absent-fsps-usual", workers=1) as world:
         played = play(world, PLAN, EXPIRATION, Progress(), in_flight_max=PLAN.payments, disturb=False)
     assert played.faults == []
-    assert faults_of_reference(PLAN, played.books) == []
+    assert faults_of_reference(PLAN, played.books, played.resends) == []
     return played.books
 
 

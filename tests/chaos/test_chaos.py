@@ -84,7 +84,7 @@ def test_of_three_kafka_nodes_one_may_die_and_come_back(
         with world.engine.connect() as tx:
             assert {row.lag for row in read_lag(tx, world.stream, ages=False, members=False)} == {0}
     assert played.disturbances == {Kind.RESTART_KAFKA: 2}
-    assert faults_of_reference(plan, played.books) == []
+    assert faults_of_reference(plan, played.books, played.resends) == []
     after = parts.kafka.node_pids()
     assert before.keys() == after.keys()
     assert before != after

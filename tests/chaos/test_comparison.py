@@ -62,7 +62,7 @@ def changed_callback(books: Books, id_: str, fsp: str, **changes: int) -> None:
 
 
 def test_a_run_that_goes_as_planned_is_good() -> None:
-    assert faults_of_reference(PLAN, books_of(PLAN)) == []
+    assert faults_of_reference(PLAN, books_of(PLAN), {}) == []
     assert verdict_after(lambda _: None) == Verdict()
 
 
@@ -74,7 +74,7 @@ def test_an_undisturbed_run_that_is_not_as_planned_is_no_reference() -> None:
     books.singles[single("reserved").transfer_id] = (TransferState.INVALID,)
     books.positions[f"{PAYEE} USD POSITION"] = "0, reserved 0"
     books.told[PAYER, planned("silent").bulk_transfer_id] = (Told("PUT", "committed", ""),)
-    assert len(faults_of_reference(PLAN, books)) == 5
+    assert len(faults_of_reference(PLAN, books, {})) == 5
 
 
 def test_a_bulk_that_is_unknown_or_has_not_ended_is_lost_with_all_its_payments() -> None:

@@ -68,7 +68,7 @@ def test_old_and_new_processes_work_side_by_side_and_then_new_ones_alone(
         played = play(world, plan, timestamp(FAR_MS), Progress(), disturb=False, between=upgrade)
         versions = versions_on_the_topic(world)
     assert played.faults == []
-    assert faults_of_reference(plan, played.books) == []
+    assert faults_of_reference(plan, played.books, played.resends) == []
     assert versions.keys() == {OLD, NEW}
 
 
@@ -97,5 +97,5 @@ def test_an_old_reader_stops_at_a_new_record_and_goes_on_when_it_is_upgraded(
         played = play(world, plan, timestamp(FAR_MS), Progress(), disturb=False, between=upgrade)
         versions = versions_on_the_topic(world)
     assert played.faults == []
-    assert faults_of_reference(plan, played.books) == []
+    assert faults_of_reference(plan, played.books, played.resends) == []
     assert versions.keys() == {NEW}

@@ -49,8 +49,9 @@ def service(request: pytest.FixtureRequest, folder: Path) -> Iterator[Service]:
 def keep_something(service: Service) -> None:
     match service:
         case KafkaService():
-            made = AdminClient({"bootstrap.servers": service.bootstrap}).create_topics([NewTopic("kept", 1, 1)])
-            made["kept"].result()
+            # Kept until it has answered: a client that nobody holds ends with its questions open.
+            admin = AdminClient({"bootstrap.servers": service.bootstrap})
+            admin.create_topics([NewTopic("kept", 1, 1)])["kept"].result()
         case PostgresService():
             with psycopg.connect(service.url) as connection:
                 connection.execute("CREATE TABLE kept AS SELECT 1 AS one")

@@ -17,7 +17,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from object_store.folder import FolderObjectStore
-from operations.logs import EXTRA_FIELDS, JsonLines, TextLines, configure_logs, without_quotes
+from operations.logs import EXTRA_FIELDS, QUIET_LIBRARIES, JsonLines, TextLines, configure_logs, without_quotes
 from operations.settings import read_settings
 from operations.simulated_fsp import PayeeBehaviour
 from stream.interface import NewRecord
@@ -162,6 +162,9 @@ def test_a_process_writes_its_lines_to_standard_output(
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(root, "level", logging.WARNING)
+    for library in QUIET_LIBRARIES:
+        # What is made quiet here is looked at by other tests.
+        monkeypatch.setattr(logging.getLogger(library), "level", logging.NOTSET)
     settings = read_settings(log_format=log_format)
     configure_logs("deliverer", settings.log_level, settings.log_format)
     logging.getLogger("handlers.deliverer").info("delivery %d", 3, extra={"delivery_id": 3})
