@@ -152,7 +152,10 @@ class SimulatedEndpoint:
         if (method, path) == ("GET", "/summary"):
             await _answer(send, 200, orjson.dumps(self.summary()))
             return
-        body = await _read(receive)
+        try:
+            body = await _read(receive)
+        except _Gone:
+            return
         found = _PATH.fullmatch(path)
         callback = None if found is None else _callback(method, found)
         if body is None or found is None or callback is None or len(self.receipts) >= self._receipts_max:
@@ -293,11 +296,17 @@ def _id_in(body: bytes, field_name: str) -> str:
         return "unreadable"
 
 
+class _Gone(Exception):
+    """Who sent the request went away before its end, as a deliverer does that is killed: nothing was told."""
+
+
 async def _read(receive: Receive) -> bytes | None:
-    """The body; None when it is longer than FSPIOP allows."""
+    """The body; None when it is longer than FSPIOP allows. Raises _Gone."""
     chunks, size = [], 0
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _Gone
         chunk = message.get("body", b"")
         size += len(chunk)
         if size > BODY_BYTES_MAX:
