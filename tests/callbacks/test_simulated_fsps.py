@@ -360,3 +360,18 @@ def test_a_payee_of_its_own_process_answers_tells_and_stops(switch: Receiver) ->
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_request_that_breaks_off_has_told_nothing() -> None:
+    """As a deliverer's does that is killed while it sends."""
+    path = "/bulkTransfers/7c2a7d7c-6a4b-4b5e-9a3e-3f0f8d2b5a11"
+    head = f"PUT {path} HTTP/1.1\r\nhost: fsp\r\nfspiop-destination: payerfsp\r\ncontent-length: 9\r\n\r\n"
+    fsp = SimulatedEndpoint("payerfsp")
+    with served(fsp) as url:
+        for sent in (b"", b"{}"):
+            with socket.create_connection((httpx.URL(url).host, httpx.URL(url).port or 0)) as connection:
+                connection.sendall(head.encode() + sent)
+        whole = httpx.put(f"{url}{path}", content=b"{}", headers={"fspiop-destination": "payerfsp"})
+        assert whole.status_code == 200
+    # The server has ended, so nothing of the others is still on its way.
+    assert [one.body for one in fsp.receipts] == [b"{}"]
