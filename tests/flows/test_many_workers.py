@@ -40,7 +40,7 @@ HANDLERS = (
     "notification",
 )
 INSTANCES = 2
-DEADLINE_S = 60
+DEADLINE_S = 180
 NEVER_FITS = "999999999"
 
 
@@ -141,6 +141,7 @@ def until(condition: Any, what: str) -> None:
         threading.Event().wait(0.03)
 
 
+@pytest.mark.timeout(600)
 def test_two_of_every_handler_bring_every_bulk_to_one_outcome(running: Running) -> None:
     """D3, D7, D8, D9, D14, BULK-120, BULK-121, BULK-130, X-35: the last news of a bulk is heard by anybody.
 
@@ -162,14 +163,16 @@ def test_two_of_every_handler_bring_every_bulk_to_one_outcome(running: Running) 
     answered: set[str] = set()
 
     def finished() -> bool:
-        for id_ in running.forwarded() - answered:
-            if id_ in bulks:
-                reserved = [one for one in bulks[id_]["individualTransfers"] if one["transferAmount"]["amount"] == "1"]
-                usd = [one for one in reserved if one["transferAmount"]["currency"] == "USD"]
-                results = [committed(one) if number % 2 else refused(one) for number, one in enumerate(usd)]
-                running.put(id_, answer(results))
-                answered.add(id_)
-                running.repeat_some()
+        waiting = (running.forwarded() - answered) & set(bulks)
+        for id_ in waiting:
+            reserved = [one for one in bulks[id_]["individualTransfers"] if one["transferAmount"]["amount"] == "1"]
+            usd = [one for one in reserved if one["transferAmount"]["currency"] == "USD"]
+            results = [committed(one) if number % 2 else refused(one) for number, one in enumerate(usd)]
+            running.put(id_, answer(results))
+            answered.add(id_)
+        if waiting:
+            # Once for all of them: on a broker it is read partition by partition.
+            running.repeat_some()
         ends = world(running.engine).bulks
         return len(ends) == len(bulks) + 1 and all(end[-1] in {"COMPLETED", "EXPIRED"} for end in ends.values())
 
