@@ -163,8 +163,11 @@ class Session:
         self._is_unsent = True
         try:
             self._producer.produce(records)
-        except SESSION_TROUBLE:
+        except StreamUnavailable:
             raise
+        except (OperationalError, InterfaceError) as error:
+            # The table stream's database: under its own name the loop might take it for a race that a batch has lost.
+            raise StreamUnavailable(f"a batch is committed and not sent: {first_line(error)}") from error
         except Exception as error:
             raise Crash(
                 f"{self._handler.name}: a batch is committed and not sent, the next start sends it: {error}"

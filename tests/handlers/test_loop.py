@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.errors import DeadlockDetected
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
 
 from db.progress import load_progress
 from handlers.dead_letters import DeadLetterRules
@@ -248,7 +250,9 @@ def test_a_batch_that_is_committed_and_cannot_be_sent_is_sent_by_the_next_sessio
     """D2: whoever leaves with something unsent leaves the journal of it, although nothing waits for an acknowledgement."""
     create(engine, stream)
     append(stream, range(100))
-    errors: list[Exception] = [StreamUnavailable("away"), StreamUnavailable("away")]
+    # The last one comes first: a deadlock, for which a batch that is not committed is tried again.
+    deadlock = OperationalError("append", None, DeadlockDetected())
+    errors: list[Exception] = [StreamUnavailable("away"), StreamUnavailable("away"), deadlock]
     monkeypatch.setattr(stream, "producer", failing_producers(stream, errors))
     with running(make_counting_loop(engine, stream, ForgetfulHandler(), _LIMITS)) as failures:
         wait_until(lambda: outputs(stream) == Counter(range(100)))
