@@ -5,23 +5,16 @@ Each app has a registry of its own: several may live in one process.
 """
 
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from bulk_api_adapter.asgi import AnsweredStatus, App, Receive, Scope, Send, route_of
 from schemas.fspiop.errors import Refusal
-
-_Scope = MutableMapping[str, Any]
-_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-_App = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 
 # What is promised to clients is answered within 3 s; what takes longer than 10 is cut off elsewhere.
 _BUCKETS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_UNKNOWN_ROUTE = "unknown"
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
 
@@ -53,9 +46,9 @@ class HttpMetrics:
         app.add_middleware(_CountingMiddleware, metrics=self)
         app.add_api_route("/metrics", self._answer, methods=["GET"], response_model=None)
 
-    def count(self, scope: _Scope, status: int, seconds: float) -> None:
+    def count(self, scope: Scope, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        route = getattr(scope.get("route"), "path", _UNKNOWN_ROUTE)
+        route = route_of(scope)
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(method, route).observe(seconds)
 
@@ -67,25 +60,17 @@ class HttpMetrics:
 
 
 class _CountingMiddleware:
-    def __init__(self, app: _App, metrics: HttpMetrics) -> None:
+    def __init__(self, app: App, metrics: HttpMetrics) -> None:
         self._app = app
         self._metrics = metrics
 
-    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        # What counts when the app ends without an answer: the server says 500 then.
-        status = 500
-
-        async def send_and_note(message: MutableMapping[str, Any]) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        status = AnsweredStatus(send)
         try:
-            await self._app(scope, receive, send_and_note)
+            await self._app(scope, receive, status.send)
         finally:
-            self._metrics.count(scope, status, time.perf_counter() - began)
+            self._metrics.count(scope, status.code, time.perf_counter() - began)

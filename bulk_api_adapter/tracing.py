@@ -6,17 +6,13 @@ one that is not valid, begins a trace; one that says `traceparent` twice is left
 wrong headers (`schemas.fspiop.headers`).
 """
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
-_Scope = MutableMapping[str, Any]
-_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-_App = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
+from bulk_api_adapter.asgi import AnsweredStatus, App, Receive, Scope, Send, route_of
 
 _RESOURCES = ("/bulkTransfers", "/transfers")
 _TRACE_HEADERS = (b"traceparent", b"tracestate")
-_UNKNOWN_ROUTE = "unknown"
 
 
 class RequestSpan(Protocol):
@@ -39,11 +35,11 @@ class RequestTracing(Protocol):
 class TracingMiddleware:
     """Installed only where tracing is on."""
 
-    def __init__(self, app: _App, tracing: RequestTracing) -> None:
+    def __init__(self, app: App, tracing: RequestTracing) -> None:
         self._app = app
         self._tracing = tracing
 
-    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith(_RESOURCES):
             await self._app(scope, receive, send)
             return
@@ -54,16 +50,8 @@ class TracingMiddleware:
         span = self._tracing.request(scope["method"], {name.decode(): value.decode("latin-1") for name, value in given})
         others = [pair for pair in scope["headers"] if pair[0] not in _TRACE_HEADERS]
         scope["headers"] = [*others, *((name.encode(), value.encode()) for name, value in span.context().items())]
-        # What counts when the app ends without an answer: the server says 500 then.
-        status = 500
-
-        async def send_and_note(message: MutableMapping[str, Any]) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        status = AnsweredStatus(send)
         try:
-            await self._app(scope, receive, send_and_note)
+            await self._app(scope, receive, status.send)
         finally:
-            span.end(getattr(scope.get("route"), "path", _UNKNOWN_ROUTE), status)
+            span.end(route_of(scope), status.code)
