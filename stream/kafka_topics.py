@@ -18,7 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # all are pub
     ResourceType,
 )
 
-from stream.interface import TopicDescription, UnknownTopic
+from stream.interface import StreamUnavailable, TopicDescription, UnknownTopic
 from stream.kafka_admin import KafkaAdmin
 from stream.kafka_errors import TopicExists
 
@@ -82,6 +82,7 @@ def change_topic(admin: KafkaAdmin, wanted: TopicDescription, partitions: int) -
     resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
     [changed] = admin.client().incremental_alter_configs([resource], request_timeout=admin.request_timeout_s).values()
     admin.result(changed, f"change {name}")
+    _wait_for_configuration(admin, name, _configuration(wanted))
     if wanted.partitions > partitions:
         more = NewPartitions(name, wanted.partitions)
         [added] = admin.client().create_partitions([more], request_timeout=admin.request_timeout_s).values()
@@ -120,11 +121,16 @@ def _read_configurations(admin: KafkaAdmin, names: Iterable[str]) -> dict[str, d
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
     if not resources:
         return {}
-    answers = admin.client().describe_configs(resources, request_timeout=admin.request_timeout_s)
-    return {
-        resource.name: {key: entry.value for key, entry in admin.result(answer, f"describe {resource.name}").items()}
-        for resource, answer in answers.items()
-    }
+
+    def ask() -> dict[str, dict[str, str]]:
+        answers = admin.client().describe_configs(resources, request_timeout=admin.request_timeout_s)
+        return {
+            resource.name: {key: one.value for key, one in admin.result(answer, f"describe {resource.name}").items()}
+            for resource, answer in answers.items()
+        }
+
+    # The broker that is asked may not have heard yet of a topic that another one has told of.
+    return admin.patiently(ask, also=UnknownTopic)
 
 
 def _wait_for_leaders(admin: KafkaAdmin, name: str, partitions: int) -> None:
@@ -138,3 +144,13 @@ def _wait_for_leaders(admin: KafkaAdmin, name: str, partitions: int) -> None:
             admin.result(answer, f"offsets of {name}")
 
     admin.patiently(ask, also=UnknownTopic)
+
+
+def _wait_for_configuration(admin: KafkaAdmin, name: str, wanted: Mapping[str, str]) -> None:
+    """A cluster says that a topic is changed before the broker that is asked next has heard of it."""
+
+    def ask() -> None:
+        if not wanted.items() <= _read_configurations(admin, [name])[name].items():
+            raise StreamUnavailable(f"change {name}: its settings are not yet what they were set to")
+
+    admin.patiently(ask)

@@ -202,14 +202,18 @@ def _disturbances(chance: random.Random, count: int, kinds: Sequence[Kind]) -> t
 
 def _scripts(chance: random.Random, items_total: int, silent_expires_in_ms: int) -> Iterator[Script]:
     """Scripts whose items are so many together; every kind comes once before any comes twice."""
-    left, kinds = items_total, chance.sample(list(_KINDS), len(_KINDS))
+    left, first = items_total, chance.sample(list(_KINDS), len(_KINDS))
     # In a small run no bulk is so large that the others have no room.
     items_max = max(_SMALL, items_total // _SMALL)
     while left:
-        kind = kinds.pop() if kinds else chance.choices(list(_KINDS), list(_KINDS.values()))[0]
-        lowest, highest, _ = chance.choices(_SIZES, [one[2] for one in _SIZES])[0]
-        # The first of each kind are small, so that a small run has them all.
-        items = min(left, items_max, chance.randint(lowest, highest) if not kinds else chance.randint(3, _SMALL))
+        if first:
+            # Small, so that a small run has them all; three items are the fewest that every kind can be made of.
+            kind, items = first.pop(), chance.randint(3, _SMALL)
+        else:
+            kind = chance.choices(list(_KINDS), list(_KINDS.values()))[0]
+            lowest, highest, _ = chance.choices(_SIZES, [one[2] for one in _SIZES])[0]
+            items = chance.randint(lowest, highest)
+        items = min(left, items_max, items)
         yield _script(chance, kind, items, silent_expires_in_ms)
         left -= items
 

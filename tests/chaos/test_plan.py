@@ -27,8 +27,9 @@ def test_it_has_so_many_payments_and_disturbances(payments: int) -> None:
     assert len({entity_id_of(one) for one in plan.entities}) == sum(len(wave) for wave in plan.waves)
 
 
-def test_even_a_small_one_has_bulks_of_every_kind_and_every_disturbance() -> None:
-    plan = make_plan(SEED, 1_200, len(Kind), silent_expires_in_ms=9_000)
+@pytest.mark.parametrize("seed", [SEED, *range(100)])
+def test_even_a_small_one_has_bulks_of_every_kind_and_every_disturbance(seed: int) -> None:
+    plan = make_plan(seed, 1_200, len(Kind), silent_expires_in_ms=9_000)
     assert {one.script.name for one in plan.entities if isinstance(one, PlannedBulk)} == BULK_KINDS
     assert {one.kind for one in plan.disturbances} == set(Kind)
 

@@ -1,12 +1,13 @@
 """Three Kafka nodes keep three copies, and any one of them may die, be stopped and come back."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._config import ConfigEntry, ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
 from deploy.services import KafkaService, ServiceError
@@ -33,8 +34,21 @@ def cluster(folder: Path) -> Iterator[KafkaService]:
 
 
 def in_sync_replicas(admin: AdminClient) -> set[int]:
-    metadata = admin.list_topics("kept", timeout=_TIMEOUT_S)
-    return set(metadata.topics["kept"].partitions[0].isrs)
+    partitions = admin.list_topics("kept", timeout=_TIMEOUT_S).topics["kept"].partitions
+    return set(partitions[0].isrs) if partitions else set()
+
+
+def configuration_of_topic(admin: AdminClient) -> dict[str, ConfigEntry]:
+    resource = ConfigResource(ConfigResource.Type.TOPIC, "kept")
+    deadline = time.monotonic() + _TIMEOUT_S
+    while True:
+        try:
+            configuration: dict[str, ConfigEntry] = admin.describe_configs([resource])[resource].result()
+        except KafkaException as refusal:
+            if refusal.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART or time.monotonic() > deadline:
+                raise
+        else:
+            return configuration
 
 
 def test_a_record_that_is_acknowledged_without_one_node_is_on_all_three_in_the_end(cluster: KafkaService) -> None:
@@ -42,11 +56,11 @@ def test_a_record_that_is_acknowledged_without_one_node_is_on_all_three_in_the_e
     admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
     # Its replication is the cluster's default.
     admin.create_topics([NewTopic("kept", 1)])["kept"].result()
-    resource = ConfigResource(ConfigResource.Type.TOPIC, "kept")
-    configuration = admin.describe_configs([resource])[resource].result()
+    # The cluster has made it before each of its nodes knows it, and any of them may be asked.
+    wait_until(lambda: in_sync_replicas(admin) == {1, 2, 3}, "the topic on all three")
+    configuration = configuration_of_topic(admin)
     assert configuration["min.insync.replicas"].value == "2"
     assert configuration["unclean.leader.election.enable"].value == "false"
-    assert in_sync_replicas(admin) == {1, 2, 3}
 
     leader = admin.list_topics("kept", timeout=_TIMEOUT_S).topics["kept"].partitions[0].leader
     cluster.kill_node(leader)
