@@ -12,8 +12,9 @@ How a request goes: signed, one PUT per object (never in parts, never over the n
 the edge waits. Nothing else tries again: 503, 429 and silence become ObjectStoreUnavailable, and whoever called slows down
 (handlers) or says so (the edge). At most `connections_max` connections per process; whoever finds none free waits for one.
 
-Checked on the way: a request's bytes by the signature (SHA-256, or TLS and MD5), an answer's length by the client, and a
-body against the CRC-32 that was kept with it. An answer that is cut off or altered is ObjectStoreUnavailable, never a body.
+Bodies are kept compressed (`compression`) and say so in their metadata; one that says nothing is read as it is. Checked on
+the way: a request's bytes by the signature (SHA-256, or TLS and MD5), an answer's length by the client, and what was kept
+against the CRC-32 beside it. An answer that is cut off or altered is ObjectStoreUnavailable, never a body.
 
 Trouble, said by status: no such key is ObjectMissing · any other refusal (credentials, bucket, clock), or a certificate that
 we do not trust, is ObjectStoreRefused, which the start of a process tells its operator, and which later is waited out like
@@ -24,7 +25,7 @@ only ever travel in a signature.
 import io
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
@@ -40,6 +41,7 @@ from minio.versioningconfig import VersioningConfig
 from urllib3 import PoolManager, Retry, Timeout
 from urllib3.exceptions import HTTPError, SSLError
 
+from object_store.compression import CONTENT_TYPE, ENCODING, NotCompressed, compress, decompress
 from object_store.interface import ObjectMissing, ObjectStoreRefused, ObjectStoreUnavailable, StoredObject
 from object_store.limits import S3Limits
 from object_store.url import S3Place
@@ -48,7 +50,10 @@ from object_store.url import S3Place
 _PASSING = frozenset({408, 409, 429})
 _TRIED_AGAIN = (500, 502, 503, 504)
 _NOT_THERE = frozenset({"NoSuchKey", "NoSuchVersion"})
+# Metadata of an object.
 _CHECKSUM = "crc32"
+_ENCODING = "encoding"
+_METADATA = "x-amz-meta-"
 # Servers tell times in whole seconds, cut off.
 _LAST_MODIFIED_STEP_MS = 1_000
 _READ_BYTES = 256 * 1024
@@ -90,13 +95,15 @@ class S3ObjectStore:
                 raise ObjectStoreRefused(f"there is no bucket {self._bucket}: `bulk-switch migrate` makes it")
 
     def put(self, key: str, body: bytes) -> None:
+        kept = compress(body)
         with _told(f"keep {key}"):
             self._client.put_object(
                 self._bucket,
                 self._name(key),
-                io.BytesIO(body),
-                len(body),
-                metadata={_CHECKSUM: _checksum(body)},
+                io.BytesIO(kept),
+                len(kept),
+                content_type=CONTENT_TYPE,
+                metadata={_CHECKSUM: _checksum(kept), _ENCODING: ENCODING},
                 part_size=_PART_BYTES,
             )
 
@@ -111,17 +118,14 @@ class S3ObjectStore:
                     if time.monotonic() > deadline_s:
                         # Each wait was short, but not all of them together.
                         raise ObjectStoreUnavailable(f"cannot read {key}: it comes too slowly")
-                body = b"".join(pieces)
-                kept = response.headers.get(f"x-amz-meta-{_CHECKSUM}")
+                headers = response.headers
             except BaseException:
                 # What is left of the answer must not be taken for the next one.
                 response.close()
                 raise
             finally:
                 response.release_conn()
-        if kept is not None and kept != _checksum(body):
-            raise ObjectStoreUnavailable(f"cannot read {key}: what came is not what was kept")
-        return body
+        return _body_of(b"".join(pieces), headers, key)
 
     def exists(self, key: str) -> bool:
         if self.put_ms(key) is not None:
@@ -248,8 +252,24 @@ def _is_untrusted(error: Exception) -> bool:
     return isinstance(reason, SSLError) and any(isinstance(one, SSLCertVerificationError) for one in reason.args)
 
 
-def _checksum(body: bytes) -> str:
-    return f"{zlib.crc32(body):08x}"
+def _body_of(kept: bytes, headers: Mapping[str, str], key: str) -> bytes:
+    """The body that was kept so; raises ObjectStoreUnavailable for what is altered."""
+    checksum = headers.get(_METADATA + _CHECKSUM)
+    if checksum is not None and checksum != _checksum(kept):
+        raise ObjectStoreUnavailable(f"cannot read {key}: what came is not what was kept")
+    encoding = headers.get(_METADATA + _ENCODING)
+    if encoding is None:
+        return kept
+    if encoding != ENCODING:
+        raise ObjectStoreUnavailable(f"cannot read {key}: it is kept as {encoding!r}, which this release cannot read")
+    try:
+        return decompress(kept)
+    except NotCompressed as error:
+        raise ObjectStoreUnavailable(f"cannot read {key}: what came is no {ENCODING}: {error}") from error
+
+
+def _checksum(kept: bytes) -> str:
+    return f"{zlib.crc32(kept):08x}"
 
 
 def _milliseconds(last_modified: datetime | None) -> int:

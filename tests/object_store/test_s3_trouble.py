@@ -15,6 +15,7 @@ import trustme
 from minio import Minio
 from minio.versioningconfig import SUSPENDED, VersioningConfig
 
+from object_store.compression import compress
 from object_store.interface import ObjectMissing, ObjectStore, ObjectStoreRefused, ObjectStoreUnavailable
 from object_store.limits import S3Limits
 from object_store.opening import open_object_store
@@ -211,6 +212,9 @@ def test_a_missing_key_is_no_trouble_and_a_missing_bucket_is() -> None:
     [
         (cut_off, "IncompleteRead|more expected|broken"),
         (whole(b"altered", x_amz_meta_crc32="00000000"), "what came is not what was kept"),
+        (whole(b"altered", x_amz_meta_encoding="zstd"), "what came is no zstd"),
+        (whole(compress(b"cut off")[:-3], x_amz_meta_encoding="zstd"), "what came is no zstd"),
+        (whole(b"newer", x_amz_meta_encoding="zstd-19"), "kept as 'zstd-19', which this release cannot read"),
     ],
 )
 def test_a_body_that_is_not_whole_is_never_given_out(answer: Answering, text: str) -> None:  # BULK-128
