@@ -101,10 +101,14 @@ class Careful:
 
     def handle(self, batch: Batch) -> tuple[list[Output], int]:
         """The outputs, dead letters among them, and how many messages became dead letters."""
-        outputs = [self._dead_letter(record, record.value, reason) for record, reason in batch.undecodable]
+        outputs = [self._set_aside(record, reason) for record, reason in batch.undecodable]
         if batch.messages:
             outputs += self._bisect(batch.messages)
         return outputs, self._bad
+
+    def _set_aside(self, record: Record, reason: str) -> Output:
+        self._log(record, reason)
+        return self._dead_letter(record, record.value, reason)
 
     def _bisect(self, entries: Sequence[Entry]) -> list[Output]:
         try:
@@ -129,34 +133,26 @@ class Careful:
     def _give_up(self, entry: Entry, failure: Exception) -> list[Output]:
         kind = "" if isinstance(failure, BadMessage) else f"{type(failure).__name__}: "
         reason = f"{kind}{failure}".partition("\n")[0][:500]
-        _log.error(
-            "%s: dead letter at %s offset %d: %s",
-            self._handler.name,
-            entry.record.partition,
-            entry.record.offset,
-            reason,
-            exc_info=failure,
-            extra=self._about(entry),
-        )
+        self._log(entry.record, reason, entry.message, failure)
         self._bad += 1
         with self._tx.begin_nested():
             outputs = self._handler.give_up(self._tx, entry.message, reason)
         value = codec(self._handler.message).encode([entry.message])
         return [self._dead_letter(entry.record, value, reason), *outputs]
 
-    def _about(self, entry: Entry) -> dict[str, object]:
-        """For the log: where the message stood, and which bulk and transfer it is about."""
-        place = entry.record.partition
+    def _log(self, record: Record, reason: str, message: Any = None, failure: Exception | None = None) -> None:
+        """Where the message stood, which bulk and transfer it is about if it can be read, and why it cannot go on."""
         about: dict[str, object] = {
             "handler": self._handler.name,
-            "topic": place.topic,
-            "partition": place.number,
-            "offset": entry.record.offset,
+            "topic": record.partition.topic,
+            "partition": record.partition.number,
+            "offset": record.offset,
         }
         for name in ("bulk_transfer_id", "transfer_id"):
-            if (found := getattr(entry.message, name, None)) is not None:
+            if (found := getattr(message, name, None)) is not None:
                 about[name] = id_text(found)
-        return about
+        text = "%s: dead letter at %s offset %d: %s"
+        _log.error(text, self._handler.name, record.partition, record.offset, reason, exc_info=failure, extra=about)
 
     def _dead_letter(self, record: Record, value: bytes, reason: str) -> Output:
         letter = DeadLetter(

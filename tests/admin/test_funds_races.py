@@ -24,7 +24,7 @@ from domain.money import parse_amount
 from schemas.fspiop.errors import Refusal
 
 THREADS = 8
-WAIT_S = 20
+WAIT_S = 60
 
 
 def account(engine: Engine, name: str, type_: str) -> AccountDetails:

@@ -115,7 +115,7 @@ def rows(engine: Engine, query: str, **parameters: Any) -> list[dict[str, Any]]:
         return [dict(row) for row in connection.execute(text(query), parameters).mappings()]
 
 
-def wait_until(engine: Engine, query: str, timeout_s: float = 20, **parameters: Any) -> None:
+def wait_until(engine: Engine, query: str, timeout_s: float = 60, **parameters: Any) -> None:
     """Return once the query's single value is true; a wait inside the database, not a guess at how long things take."""
     deadline = monotonic() + timeout_s
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

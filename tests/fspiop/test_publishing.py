@@ -12,7 +12,7 @@ from bulk_api_adapter.publishing import Publisher, QueueFull
 from stream.interface import NewRecord, NotAcknowledged, Producer, StreamError, StreamUnavailable, UnknownTopic
 from tests.fspiop.fakes import MemoryStream
 
-WAIT_S = 20
+WAIT_S = 60
 
 
 def record(number: int, topic: str = "topic") -> NewRecord:

@@ -20,7 +20,7 @@ from bulk_api_adapter.serving import ConnectionLimits, make_server
 from tests.fspiop.fakes import MemoryObjectStore, MemoryStream
 from tests.fspiop.requests import headers, post_body
 
-WAIT_S = 20
+WAIT_S = 60
 BODY = json.dumps(post_body()).encode()
 
 

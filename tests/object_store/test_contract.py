@@ -13,7 +13,7 @@ from object_store.content import content_key, put_content, renew_content
 from object_store.envelope import request_key
 from object_store.interface import ObjectMissing, ObjectStore
 
-_WAIT_S = 20
+_WAIT_S = 60
 # Servers tell ages in whole seconds, cut off.
 _STEP_MS = 1_000
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from stream.interface import Consumer, OnAssign, OnRevoke, Partition, Record, Stream
 
-DEADLINE_S = 40
+DEADLINE_S = 90
 
 
 class Reader:
