@@ -2,6 +2,10 @@
 
 A GET may overtake the POST before it: then nothing stands in the database, and the sender, and nobody else, is told
 RECEIVED. The handler's progress says, per partition, how far by the edge's clock it has read.
+
+Whoever is let in may send thousands of requests about an id that nobody knows, and all of them are kept. A GET of that id
+looks at the youngest few only: one that looked at all would never come to its end in the time that a batch has, and nobody
+else's GET would be answered either. A sender whose POST hides behind so many is told once the POST is read.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,6 +14,10 @@ from handlers.handler import SlowDown
 from object_store.envelope import CorruptRequest, request_prefix, unpack_request
 from object_store.interface import ObjectMissing, ObjectStore, ObjectStoreUnavailable
 from stream.interface import Stream, partition_of
+
+# Of so many requests that are listed, which is one question to S3, so many are read.
+_LISTED_MAX = 1_000
+_READ_MAX = 20
 
 
 def has_unread_post(
@@ -29,13 +37,15 @@ def has_unread_post(
     """
     partition = partition_of(entity_id, stream.partitions(topic))
     try:
-        for key in store.keys(request_prefix(entity_id)):
-            request = unpack_request(store.get(key))
+        listed = store.page(request_prefix(entity_id), "", _LISTED_MAX)
+        for one in sorted(listed, key=lambda one: one.put_ms, reverse=True)[:_READ_MAX]:
+            try:
+                request = unpack_request(store.get(one.key))
+            except (ObjectMissing, CorruptRequest):
+                continue
             is_unread = request.source == source and request.received_at_ms > read_ms.get(partition, 0)
             if is_unread and is_post(request.body):
                 return True
     except ObjectStoreUnavailable as away:
         raise SlowDown(str(away)) from away
-    except (ObjectMissing, CorruptRequest):
-        return False
     return False
