@@ -37,9 +37,9 @@ from operations.world import fspiop_url, run_world
 from operations.world_file import World
 
 _WORLD_WAIT_S = 90.0
-_BULK_WAIT_S = 60.0
+_BULK_WAIT_S = 150.0
 _POLL_S = 0.05
-_EXPIRES_IN_MS = 120_000
+_EXPIRES_IN_MS = 300_000
 
 Positions = dict[str, dict[str, str]]
 

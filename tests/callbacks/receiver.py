@@ -4,6 +4,7 @@ import socket
 import socketserver
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -78,11 +79,12 @@ class Receiver:
         self._server.shutdown()
         self._server.server_close()
         for connection in list(self._connections):
-            # Wakes a thread that reads, as the end of a process would.
-            connection.close() if connection.fileno() < 0 else connection.shutdown(socket.SHUT_RDWR)
+            # Wakes a thread that reads, as the end of a process would; it may have ended by itself in this moment.
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         self._thread.join()
 
-    def wait_for(self, count: int, timeout_s: float = 20) -> list[RawRequest]:
+    def wait_for(self, count: int, timeout_s: float = 60) -> list[RawRequest]:
         """The requests, once there are `count` of them."""
         with self._arrived:
             arrived = self._arrived.wait_for(lambda: len(self.requests) >= count, timeout_s)

@@ -22,6 +22,7 @@ from object_store.folder import FolderObjectStore
 from tests.callbacks.callback_rows import (
     ALL_DELIVERED,
     ALL_FINISHED,
+    CLIENT,
     PUT_BODY,
     SETTINGS,
     add_participant,
@@ -71,7 +72,8 @@ def test_a_slow_fsp_holds_its_own_slots_and_delays_nobody(engine: Engine, object
         release.wait(30)
         connection.sendall(OK)
 
-    settings = replace(SETTINGS, concurrency_max=8, concurrency_per_fsp_max=4)
+    client = replace(CLIENT, read_timeout_ms=60_000, attempt_timeout_ms=60_000)
+    settings = replace(SETTINGS, concurrency_max=8, concurrency_per_fsp_max=4, client=client, lease_ms=120_000)
     with Receiver(respond) as slow, Receiver() as swift:
         add_participant(engine, "slow", slow.url)
         add_participant(engine, "swift", swift.url)
@@ -80,7 +82,7 @@ def test_a_slow_fsp_holds_its_own_slots_and_delays_nobody(engine: Engine, object
         with DelivererThread(engine, object_store, settings):
             swift.wait_for(40)
             wait_until(engine, "SELECT count(*) = 40 FROM delivery WHERE state = 'DELIVERED' AND fsp = 'swift'")
-            assert len(slow.requests) == 4, "no more than its slots"
+            assert len(slow.wait_for(4)) == 4, "no more than its slots"
             release.set()
             wait_until(engine, ALL_DELIVERED)
     assert len(slow.requests) == 40
@@ -210,27 +212,31 @@ def test_a_forward_is_neither_made_nor_tried_again_past_the_expiration(
     assert (past["state"], past["attempts"]) == ("DEAD", 1)
     assert tried["state"] == "DEAD"
     attempts = rows(engine, "SELECT delivery_id, url, status, error FROM delivery_attempt")
-    sent = [attempt for attempt in attempts if attempt["url"] is not None]
+    # The last one may have ended between its address and its sending.
+    sent = [attempt for attempt in attempts if "not sent: " not in (attempt["error"] or "")]
     assert len(sent) == len(fsp.requests)
     assert {attempt["delivery_id"] for attempt in sent} == {tried["delivery_id"]}, "only what had not expired was sent"
-    unsent = [attempt for attempt in attempts if attempt["url"] is None]
+    unsent = [attempt for attempt in attempts if attempt not in sent]
     assert {attempt["delivery_id"] for attempt in unsent} >= {past["delivery_id"]}
-    assert {attempt["error"] for attempt in unsent} == {"not sent: the transfer has expired"}
+    assert all(attempt["error"].endswith("not sent: the transfer has expired") for attempt in unsent)
 
 
 def test_an_endpoint_that_is_down_gets_its_callbacks_when_it_is_up(
     engine: Engine, object_store: FolderObjectStore
 ) -> None:
     # D19: a restart of the payer's endpoint loses nothing.
-    with Receiver() as fsp:
-        port = fsp.port
-    add_participant(engine, "payerfsp", f"http://127.0.0.1:{port}")
-    content = put_content(object_store, PUT_BODY)
-    write(engine, *(final("payerfsp", content) for _ in range(20)))
-    with DelivererThread(engine, object_store, SETTINGS):
-        wait_until(engine, "SELECT min(attempts) >= 2 FROM delivery")
-        with Receiver(port=port) as fsp:
-            wait_until(engine, ALL_DELIVERED)
+    with socket.socket() as down:
+        # Bound, so that the port is nobody else's; nobody listens, so whoever connects is refused.
+        down.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        down.bind(("127.0.0.1", 0))
+        port = down.getsockname()[1]
+        add_participant(engine, "payerfsp", f"http://127.0.0.1:{port}")
+        content = put_content(object_store, PUT_BODY)
+        write(engine, *(final("payerfsp", content) for _ in range(20)))
+        with DelivererThread(engine, object_store, SETTINGS):
+            wait_until(engine, "SELECT min(attempts) >= 2 FROM delivery")
+            with Receiver(port=port) as fsp:
+                wait_until(engine, ALL_DELIVERED)
     assert len(fsp.requests) == 20
     assert rows(engine, "SELECT DISTINCT left(error, 13) AS e FROM delivery_attempt WHERE error IS NOT NULL") == [
         {"e": "ConnectError:"}
@@ -248,13 +254,13 @@ def test_a_stop_ends_what_is_under_way_and_starts_nothing(engine: Engine, object
     with Receiver(respond) as fsp:
         add_participant(engine, "payerfsp", fsp.url)
         content = put_content(object_store, PUT_BODY)
-        write(engine, *(final("payerfsp", content) for _ in range(12)))
+        write(engine, *(final("payerfsp", content) for _ in range(200)))
         with DelivererThread(engine, object_store, settings) as deliverer:
             fsp.wait_for(4)
             stopping = threading.Thread(target=deliverer.stop)
             stopping.start()
             release.set()
-            stopping.join(20)
+            stopping.join(60)
             assert not stopping.is_alive()
     found = rows(engine, "SELECT state, count(*) AS n, count(lease_date) AS leases FROM delivery GROUP BY 1 ORDER BY 1")
     delivered, waiting = found

@@ -20,7 +20,7 @@ from tests.callbacks.receiver import OK, RawRequest, Receiver
 
 REPOSITORY = Path(__file__).parent.parent.parent
 BULKS = 100
-LEASE_MS = 1_000
+LEASE_MS = 3_000
 
 PROCESS = f"""
 import sys
@@ -110,7 +110,7 @@ def test_a_process_told_to_stop_records_what_is_under_way_and_ends_well(
         try:
             fsp.wait_for(20)
             process.terminate()
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
         finally:
             process.kill()
             process.wait()

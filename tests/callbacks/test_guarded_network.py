@@ -4,7 +4,6 @@ import asyncio
 import socket
 import ssl
 import threading
-import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -156,18 +155,16 @@ def test_a_head_that_drips_for_ever_ends_with_the_attempts_time(
         while not ended.wait(0.01):
             connection.sendall(piece)
 
-    began = time.monotonic()
     with (
         Receiver(respond) as fsp,
         DelivererThread(engine, object_store, settings(LOOPBACK, attempt_timeout_ms=300, read_timeout_ms=200_000)),
     ):
         add_participant(engine, "payerfsp", fsp.url)
         write(engine, final("payerfsp", put_content(object_store, PUT_BODY)))
-        attempt = attempted(engine)
+        # On a busy machine an attempt's time may end before its request is sent.
+        wait_until(engine, "SELECT count(*) > 0 FROM delivery_attempt WHERE error = 'no answer within 300 ms'")
         ended.set()
         fsp.respond = answer(OK)
-    assert attempt["error"] == "no answer within 300 ms"
-    assert time.monotonic() - began < 20
 
 
 def test_a_name_whose_look_up_hangs_holds_one_thread_and_delays_nobody(

@@ -22,6 +22,7 @@ from domain.delivery import Callback, Resource
 from handlers.deliverer import DelivererSettings, DelivererThread
 from object_store.content import put_content
 from object_store.folder import FolderObjectStore
+from operations.ports import free_ports
 from operations.simulated_bulk import ilp_packet, timestamp
 from operations.simulated_fsp import (
     BEHAVIOURS,
@@ -335,8 +336,7 @@ def test_a_role_that_does_not_exist_is_refused() -> None:
 
 @pytest.mark.process
 def test_a_payee_of_its_own_process_answers_tells_and_stops(switch: Receiver) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     code = (
         "import sys; from operations.simulated_fsp import *;"
         "run_simulated_fsp('payee', 'payeefsp', int(sys.argv[1]), sys.argv[2], BEHAVIOURS['commit'],"
@@ -348,14 +348,14 @@ def test_a_payee_of_its_own_process_answers_tells_and_stops(switch: Receiver) ->
     try:
         url = f"http://127.0.0.1:{port}"
         bulk = build_bulk("payerfsp", "payeefsp", items=3)
-        with httpx.Client(transport=httpx.HTTPTransport(retries=6)) as client:
+        with httpx.Client(transport=httpx.HTTPTransport(retries=8)) as client:
             assert client.get(f"{url}/summary").json()["bulks"] == 0
         assert send_forward(url, bulk) == 202
         (request,) = switch.wait_for(1)
         assert committed(bulk, json.loads(request.body)["individualTransferResults"]) == list(bulk.transfer_ids)
         assert httpx.get(f"{url}/summary").json()["received"] == {"POST": 1}
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=60)
         assert output == f"POST {bulk.bulk_transfer_id}\n"
     finally:
         process.kill()

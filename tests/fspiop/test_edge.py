@@ -301,7 +301,7 @@ def test_a_store_that_refuses_is_503_and_nothing_is_published() -> None:
 
 
 def test_a_stream_that_does_not_acknowledge_is_503_within_its_bound() -> None:
-    edge = Edge(limits=EdgeLimits(publish_wait_ms=50))
+    edge = Edge(limits=EdgeLimits(publish_wait_ms=500))
     edge.stream.acknowledges.clear()
     assert_refused(edge.send("POST", "/bulkTransfers", headers(), encoded(post_body())), "2003", 503)
     assert not edge.stream.records
@@ -312,7 +312,7 @@ def test_a_stream_that_does_not_acknowledge_is_503_within_its_bound() -> None:
 
 
 def test_a_store_that_hangs_costs_a_bounded_number_of_writes() -> None:
-    edge = Edge(limits=EdgeLimits(publish_wait_ms=50, store_writes_max=3))
+    edge = Edge(limits=EdgeLimits(publish_wait_ms=500, store_writes_max=3))
     edge.store.answers.clear()
 
     async def many() -> list[httpx.Response]:

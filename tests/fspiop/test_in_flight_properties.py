@@ -57,7 +57,9 @@ def test_what_is_unread_is_never_missed_and_all_of_it_is_given_back(data: st.Dat
             raise OperationalError("SELECT", {}, ConnectionError("the database is away"))
         return InFlightFigures(frozenset({PAYER}), {}, dict(read))
 
-    bound = InFlightBound(figures, log, EdgeLimits(in_flight_transfers_per_payer_max=1_000_000))
+    bound = InFlightBound(
+        figures, log, EdgeLimits(in_flight_transfers_per_payer_max=1_000_000, in_flight_ends_wait_ms=60_000)
+    )
     pending: list[Posted] = []
     published: list[Posted] = []
 
@@ -123,7 +125,9 @@ def counted(bound: InFlightBound) -> int:
 def test_a_handler_that_stands_still_costs_no_memory_without_end() -> None:
     log = Log()
     read: dict[tuple[str, int], int] = {}
-    bound = InFlightBound(lambda *_: InFlightFigures(frozenset({PAYER}), {}, read), log, EdgeLimits())
+    bound = InFlightBound(
+        lambda *_: InFlightFigures(frozenset({PAYER}), {}, read), log, EdgeLimits(in_flight_ends_wait_ms=60_000)
+    )
 
     async def scenario() -> None:
         await bound.refresh()

@@ -17,6 +17,7 @@ import uvicorn
 from bulk_api_adapter.fspiop.app import make_fspiop_app
 from bulk_api_adapter.fspiop.limits import EdgeLimits
 from bulk_api_adapter.serving import ConnectionLimits, make_server
+from operations.ports import free_ports
 from tests.fspiop.fakes import MemoryObjectStore, MemoryStream
 from tests.fspiop.requests import headers, post_body
 
@@ -222,12 +223,17 @@ def test_what_is_left_of_a_refused_request_has_its_time_too(quick: Running) -> N
         assert connection.recv(1) == b""
 
 
-def test_more_connections_than_the_limit_are_answered_503(quick: Running) -> None:
-    with quick.connection() as one, quick.connection() as two, quick.connection() as three:
+def test_more_connections_than_the_limit_are_answered_503() -> None:
+    with (
+        running(connection_limits=ConnectionLimits(connections_max=3)) as server,
+        server.connection() as one,
+        server.connection() as two,
+        server.connection() as three,
+    ):
         for connection in (one, two, three):
             connection.sendall(head("GET", "/health"))
             assert answer(connection)[0] == "HTTP/1.1 200 OK"
-        with quick.connection() as fourth:
+        with server.connection() as fourth:
             status, _, body = answer(fourth)
             assert (status, error_code(body)) == ("HTTP/1.1 503 Service Unavailable", "2003")
 
@@ -258,8 +264,7 @@ print(len(stream.records), stream.closed_producers)
 
 @pytest.mark.process
 def test_sigterm_ends_the_lifespan_and_the_process_goes_on_to_its_own_end() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     process = subprocess.Popen([sys.executable, "-c", _SERVER.format(port=port)], stdout=subprocess.PIPE, text=True)
     try:
         with httpx.Client(transport=httpx.HTTPTransport(retries=10)) as client:

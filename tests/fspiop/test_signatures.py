@@ -279,12 +279,12 @@ def test_checking_a_bulk_of_a_thousand_costs_less_than_reading_it() -> None:
     def best_of_5(work: Any) -> float:
         times = []
         for _ in range(5):
-            began = time.perf_counter()
+            began = time.thread_time()
             work()
-            times.append(time.perf_counter() - began)
+            times.append(time.thread_time() - began)
         return min(times)
 
     check = best_of_5(lambda: verify("POST", "/bulkTransfers", values, body, own))
     parse = best_of_5(lambda: parse_post(body, 1_000))
     print(f"{len(body)} bytes: check {check * 1000:.2f} ms, parse {parse * 1000:.2f} ms, ratio {check / parse:.2f}")
-    assert check < parse, "a ratio within one run; noise of the machine is in both"
+    assert check < parse, "a ratio within one run, of this thread's own time"

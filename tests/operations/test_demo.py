@@ -79,6 +79,7 @@ def test_a_demo_clears_what_a_killed_one_has_left(tmp_path: Path) -> None:
     assert processes_of(left) == {}
 
 
+@pytest.mark.timeout(900)
 def test_kill_9_of_every_process_during_the_bulk_changes_nothing(data_folder: Path, stream_url: str) -> None:
     """BULK-134, D2, D3, D10: each handler in a process of its own, every process killed twice while the bulk runs.
 

@@ -67,7 +67,7 @@ def test_a_killed_world_goes_on_where_it_was(data_folder: Path, ports: dict[str,
         with opened_engine(settings, "tests") as engine:
             for name, amounts in endpoints.items():
                 provision_fsp(engine, name, "USD", parse_amount("1000"), parse_amount("1000"), amounts)
-        bulk = payer.build("payeefsp", items=10)
+        bulk = payer.build("payeefsp", items=10, expires_in_ms=600_000)
         assert payer.post(bulk).status == 202
         kill_everything(data_folder)
         assert first.wait(DEADLINE_S) == -signal.SIGKILL

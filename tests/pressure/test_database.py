@@ -12,7 +12,7 @@ pytestmark = pytest.mark.process
 def test_a_database_that_hangs_costs_refusals_and_nothing_else(
     start_pressed: StartPressed, database_proxy: Proxy, proxied_database_url: str
 ) -> None:
-    world = start_pressed(database_url=proxied_database_url)
+    world = start_pressed(database_url=proxied_database_url, in_flight_stale_ms="120000")
     world.flood(world.bulks(24), posts=1_000)
     world.wait_until_ended()
 

@@ -35,7 +35,7 @@ def test_a_payee_that_hangs_holds_up_nobody_but_who_pays_it(  # BULK-113, D19
         with Memory(lambda: world.running.world.processes).watched() as memory:
             proxy.hold()
             to_slow = world.bulks(2 * BULKS_PER_PAYER, payer=PAYER, payee=SLOW_PAYEE)
-            answers = world.flood(to_slow, posts=400)
+            answers = world.flood(to_slow, posts=1_000)
             texts = require_refusals(answers)
             # What it has in flight stays so, however often it asks: exactly its bound is taken in.
             assert sum(one.status == 202 for one in answers) == BULKS_PER_PAYER

@@ -56,7 +56,7 @@ def running_sdk() -> Iterator[Sdk]:
     finally:
         assert process.stdin is not None
         process.stdin.close()
-        process.wait(10)
+        process.wait(60)
         assert process.stdout is not None
         process.stdout.close()
 

@@ -68,6 +68,16 @@ def test_everything_that_is_done_on_kafka_is_done_over_tls_and_sasl(
     stream.close()
 
 
+def told_by(stream: KafkaStream, told: str) -> str:
+    """What the stream says is wrong: a broker whose first handshake this is may not have come to the reason in time."""
+    deadline = time.monotonic() + _WAIT_S
+    while True:
+        with pytest.raises(StreamUnavailable) as raised:
+            stream.partitions("payments")
+        if told in str(raised.value) or time.monotonic() > deadline:
+            return str(raised.value)
+
+
 def test_what_is_wrong_is_told_and_the_password_is_not(
     secure_kafka: KafkaService,
     security: KafkaSecurity,
@@ -89,9 +99,7 @@ def test_what_is_wrong_is_told_and_the_password_is_not(
     }
     for told, mistake in mistakes.items():
         stream = stream_on(secure_kafka, mistake, request_timeout_ms=3_000)
-        with pytest.raises(StreamUnavailable) as raised:
-            stream.partitions("payments")
-        assert told in str(raised.value)
+        assert told in told_by(stream, told)
         stream.close()
     assert "wrong-mark" not in caplog.text
     assert SCRAM_USER.password not in caplog.text
@@ -100,6 +108,6 @@ def test_what_is_wrong_is_told_and_the_password_is_not(
 
 def test_tls_to_a_broker_that_speaks_plainly_is_told(secure_kafka: KafkaService, security: KafkaSecurity) -> None:
     stream = KafkaStream(secure_kafka.nodes_bootstrap, security=security, request_timeout_ms=3_000)
-    with pytest.raises(StreamUnavailable, match="connecting to a PLAINTEXT broker listener"):
-        stream.partitions("payments")
+    told = "connecting to a PLAINTEXT broker listener"
+    assert told in told_by(stream, told)
     stream.close()
