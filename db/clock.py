@@ -2,7 +2,9 @@
 
 from sqlalchemy import Connection, text
 
-_NOW = text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)")
+# A millisecond counts from when it has begun: rounded, it would be there up to half a one early, and a transfer would be
+# expired for us that is not for `now()`. Stored times are whole milliseconds, which rounding gives back as they were.
+_NOW = text("SELECT CAST(floor(extract(epoch FROM clock_timestamp()) * 1000) AS bigint)")
 
 
 def now_ms(tx: Connection) -> int:

@@ -2,8 +2,9 @@
 
 So demos run again and again, and beside whatever else is on the same servers. Database and objects go when the demo ends.
 What a killed demo has left, the next one removes: each demo holds an advisory lock on its name for as long as it lives, on
-a connection of its own, so whoever gets that lock knows that nobody is there. Topics stay, as ever; the broker removes their
-records by age, `scripts/services down --remove-data` everything.
+a connection of its own, so when nobody else holds that lock, nobody is there. Databases are the server's, but such a lock
+is its database's: demos that were started from two databases would both get it. So it is looked for in all of them. Topics
+stay, as ever; the broker removes their records by age, `scripts/services down --remove-data` everything.
 """
 
 from collections.abc import Iterator
@@ -19,6 +20,14 @@ from operations.settings import Settings, SettingsError
 _NAME = "bulk_switch_demo_"
 _LEFT_BEHIND = "SELECT datname FROM pg_database WHERE starts_with(datname, :name) ORDER BY datname"
 _TRY_LOCK = "SELECT pg_try_advisory_lock(hashtextextended(:name, 0))"
+# PostgreSQL shows the locks of all databases, the key of such a one in two halves (objsubid 1: it is of one bigint).
+_IS_HELD_BY_OTHERS = """
+    SELECT EXISTS (
+        SELECT FROM pg_locks
+        WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND pid <> pg_backend_pid()
+          AND CAST(classid AS bigint) << 32 | CAST(objid AS bigint) = hashtextextended(:name, 0)
+    )
+"""
 _UNLOCK = "SELECT pg_advisory_unlock(hashtextextended(:name, 0))"
 _PAGE_OBJECTS = 1_000
 
@@ -70,8 +79,10 @@ def _named(settings: Settings, name: str) -> Settings:
 
 def _clear_killed_demos(settings: Settings, session: Connection) -> None:
     for name in session.execute(text(_LEFT_BEHIND), {"name": _NAME}).scalars().all():
+        # Locked before it is looked for: of two who clear at once, one at least sees the other and leaves it be.
         if session.execute(text(_TRY_LOCK), {"name": name}).scalar_one():
-            _remove(settings, session, name)
+            if not session.execute(text(_IS_HELD_BY_OTHERS), {"name": name}).scalar_one():
+                _remove(settings, session, name)
             session.execute(text(_UNLOCK), {"name": name})
 
 

@@ -4,6 +4,8 @@ Checked in this order; the first that fails is the answer, and then nothing was 
 
     3002  (404) the path is a resource's · 3000 (405) it has this method
     2003  (503) fewer than `requests_in_flight_max` requests are being read or kept
+    2003  (503, with Retry-After) stream and object store are not known to be away (`circuit`)
+    2003  (503, with Retry-After) a POST: what is in flight is known (`in_flight`)
     3100… the headers (`schemas.fspiop.headers`) · 3101 {ID} is a CorrelationId
     3104  the body ends within `body_bytes_max` · 3000 and within `body_wait_ms`
     3100… the body (`schemas.fspiop.bodies`)

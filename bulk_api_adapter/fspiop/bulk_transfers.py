@@ -38,6 +38,7 @@ class BulkTransfers:
     async def post(self, request: Request) -> Response:  # BULK-14
         with self._reception.place(Errand.NEW_WORK) as place:
             self._intake.require_way(Errand.NEW_WORK)
+            self._in_flight.require_known()
             parse = partial(parse_post, items_max=self._limits.items_max)
             received = await self._reception.receive(place, request, BULK_TRANSFERS, parse)
             bulk = request_of(received, id_bytes(received.body["bulkTransferId"]))

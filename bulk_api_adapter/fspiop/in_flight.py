@@ -23,7 +23,8 @@ must not keep out its single transfers, which do not wait behind them (BULK-133)
 
 Handlers that stand still let the unread grow until the payers' bounds are reached. That is the back-pressure, and it ends by
 itself when they read on. While the database is away its last figures count for `in_flight_stale_ms`; after that, and until
-the first figures are there, every POST is answered with 503/2003: no handler could work either. GET and PUT go on.
+the first figures are there, every POST is answered with 503/2003, before its body is read: no handler could work either. GET
+and PUT go on.
 
 What is not seen in items: the unread of other edge processes, and what this process took in before it was restarted. The
 first two bounds may be passed by that much until the handlers have read it, the third one counts it. Whoever takes no part
@@ -67,6 +68,9 @@ _MARKS_MAX: Final = 64
 class InFlight(Protocol):
     """Whether a payer may have more in flight."""
 
+    def require_known(self) -> None:
+        """Raises Refusal when nobody could be counted now, so that no body is read for that; counts nothing."""
+
     @contextmanager
     def counted(self, source: str, topic: str, key: bytes, items: int) -> Iterator[None]:
         """Count a request's items while it is kept and published, and afterwards if that succeeds; raises Refusal."""
@@ -74,6 +78,9 @@ class InFlight(Protocol):
 
 class Unbounded:
     """Every payer may have as much in flight as it likes."""
+
+    def require_known(self) -> None:
+        pass
 
     @contextmanager
     def counted(self, source: str, topic: str, key: bytes, items: int) -> Iterator[None]:
@@ -136,6 +143,9 @@ class InFlightBound:
         self._unread_requests: dict[str, int] = {}
         self._acknowledged: list[_Acknowledged] = []
         self._marks: dict[tuple[str, str, int], deque[_Mark]] = {}
+
+    def require_known(self) -> None:
+        self._fresh_figures()
 
     @contextmanager
     def counted(self, source: str, topic: str, key: bytes, items: int) -> Iterator[None]:

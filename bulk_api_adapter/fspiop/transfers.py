@@ -50,6 +50,7 @@ class Transfers:
     async def post(self, request: Request) -> Response:
         with self._reception.place(Errand.NEW_WORK) as place:
             self._intake.require_way(Errand.NEW_WORK)
+            self._in_flight.require_known()
             received = await self._reception.receive(place, request, TRANSFERS, parse_transfer_post)
             body = received.body
             transfer = request_of(received, id_bytes(body["transferId"]))

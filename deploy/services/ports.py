@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.services.errors import ServiceError
-from operations.ports import trouble_with_port
+from operations.ports import reserve_port, trouble_with_port
 
 HOST = "127.0.0.1"
 # SeaweedFS's admin part listens on a port and on that port + 10,000: both stay below 32,768, where Linux begins.
@@ -36,6 +36,11 @@ def kept_ports(folder: Path, names: Sequence[str], also: int = 0) -> dict[str, i
 def _free_port(taken: set[int], also: int) -> int:
     for _ in range(_TRIES_MAX):
         port = random.randint(_FIRST, _LAST)  # noqa: S311  # no secret
-        if port not in taken and not any(trouble_with_port(HOST, one) for one in {port, port + also}):
+        if port not in taken and all(_is_ours(one) for one in {port, port + also}):
             return port
     raise ServiceError(f"no free port between {_FIRST} and {_LAST} in {_TRIES_MAX} tries")
+
+
+def _is_ours(port: int) -> bool:
+    """Whether nobody listens there, nor is about to."""
+    return reserve_port(port) and trouble_with_port(HOST, port) is None

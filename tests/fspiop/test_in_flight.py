@@ -32,10 +32,18 @@ from tests.bulks import PAYEE, PAYER, STRANGER, bulk, item, provision
 from tests.conftest import database_url_of
 from tests.fspiop.fakes import MemoryObjectStore, MemoryStream
 from tests.fspiop.requests import error_body, headers, put_body, transfer_headers, transfer_post_body
+from tests.fspiop.test_circuit import unread_body
 from tests.fspiop.test_edge import assert_refused, encoded
 
 WAIT_S = 30
-LIMITS = EdgeLimits(items_max=2, in_flight_transfers_per_payer_max=6, in_flight_single_transfers_min=0)
+# What is waited for on a real disk, with time.
+LIMITS = EdgeLimits(
+    items_max=2,
+    in_flight_transfers_per_payer_max=6,
+    in_flight_single_transfers_min=0,
+    publish_wait_ms=30_000,
+    in_flight_ends_wait_ms=30_000,
+)
 
 
 @dataclass
@@ -63,7 +71,9 @@ class BoundedEdge:
         return await self.send("POST", "/transfers", transfer_headers(fspiop_source=source), body)
 
     async def send(self, method: str, path: str, sent: Mapping[str, str], body: Any) -> httpx.Response:
-        request = httpx.Request(method, f"http://switch{path}", headers=sent, content=encoded(body))
+        return await self.answer(httpx.Request(method, f"http://switch{path}", headers=sent, content=encoded(body)))
+
+    async def answer(self, request: httpx.Request) -> httpx.Response:
         response = await httpx.ASGITransport(self.app).handle_async_request(request)
         await response.aread()
         return response
@@ -308,6 +318,29 @@ def test_while_the_database_is_away_its_last_figures_hold_for_a_while(  # BULK-1
         # What was taken in meanwhile is not forgotten: three are unread.
         assert has_room(await edge.bulk())
         assert not has_room(await edge.bulk())
+        assert has_room(await edge.single())
+
+    asyncio.run(scenario())
+
+
+def test_while_it_is_unknown_what_is_in_flight_bodies_are_not_read() -> None:
+    edge = BoundedEdge(known(), MemoryStream(), MemoryObjectStore())
+
+    async def assert_unread(text: str) -> None:
+        for path, sent in (("/bulkTransfers", headers()), ("/transfers", transfer_headers())):
+            response = await edge.answer(
+                httpx.Request("POST", f"http://switch{path}", headers=sent, content=unread_body())
+            )
+            assert_refused(response, "2003", 503, text)
+            assert int(response.headers["retry-after"]) >= 1
+
+    async def scenario() -> None:
+        await assert_unread("not known yet")
+        await edge.refresh()
+        edge.seconds = 10.1
+        await assert_unread("has not been known for 10000 ms")
+        await edge.refresh()
+        assert has_room(await edge.bulk())
         assert has_room(await edge.single())
 
     asyncio.run(scenario())
