@@ -30,7 +30,8 @@ _PLACES = re.compile(
     r"(DATABASE|STREAM|OBJECT_STORE|DATA|SERVICES|KAFKA)_(|.*_)"
     r"(URL|PASSWORD|KEY|FILE|PROTOCOL|MECHANISM|USERNAME|FOLDER|DATA|FACTOR)"
 )
-_READY_WAIT_S = 90.0
+# Longer than the world itself waits (operations/world.py), which then says what is not well.
+_READY_WAIT_S = 150.0
 _STOP_WAIT_S = 30.0
 _POLL_S = 0.05
 _LOG_LINES_SHOWN = 20

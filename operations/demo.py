@@ -36,7 +36,8 @@ from operations.simulated_fsp import PayeeBehaviour, SimulatedPayee, SimulatedPa
 from operations.world import fspiop_url, run_world
 from operations.world_file import World
 
-_WORLD_WAIT_S = 90.0
+# Longer than the world itself waits (operations/world.py), which then says what is not well.
+_WORLD_WAIT_S = 150.0
 _BULK_WAIT_S = 150.0
 _POLL_S = 0.05
 _EXPIRES_IN_MS = 300_000

@@ -28,7 +28,8 @@ from operations.world_file import World, remove_world, write_targets, write_worl
 
 _LOOK_AFTER_S = 0.05
 _LOOK_AFTER_POSTGRES_S = 1.0
-_READY_WAIT_S = 60.0
+# Eighteen interpreters may start on two cores that others use, too: a minute is not always enough.
+_READY_WAIT_S = 120.0
 _HEALTH_TIMEOUT_S = 2.0
 # Where no library of the edge needs to be asked whether it is safe.
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")

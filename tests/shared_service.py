@@ -17,8 +17,10 @@ from typing import NoReturn, TypeVar
 import pytest
 
 from deploy.services import KafkaService, PostgresService, SeaweedService, ServiceError
+from deploy.services.service import Service
 
 ServiceT = TypeVar("ServiceT", KafkaService, PostgresService, SeaweedService)
+AnyServiceT = TypeVar("AnyServiceT", bound=Service)
 # Without xdist there is one worker, and this is its run.
 _RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID") or uuid.uuid4().hex
 
@@ -44,6 +46,31 @@ def shared_service(make: Callable[[Path], ServiceT], name: str) -> Iterator[Serv
                 shutil.rmtree(folder)
 
 
+def started(make: Callable[[Path], AnyServiceT], folder: Path) -> AnyServiceT:
+    """One that has started in the folder, or beside it if a port was taken meanwhile; raises ServiceError.
+
+    Ports are drawn before the data are made, which takes seconds; another folder has other ports.
+    """
+    service = make(folder)
+    try:
+        service.start()
+    except ServiceError as error:
+        if "another program has taken it" not in str(error):
+            raise
+        service = make(folder.with_name(f"{folder.name}-again"))
+        service.start()
+    return service
+
+
+def is_well(service: Service) -> bool:
+    """Whether it answers now; one that does not may be busy, or may not have found its way back yet."""
+    try:
+        service.check()
+    except ServiceError:
+        return False
+    return True
+
+
 def skip_or_fail(text: str) -> NoReturn:
     """What is missing on somebody's machine is skipped with one line; continuous integration must not go without."""
     if os.environ.get("CI"):
@@ -61,9 +88,10 @@ def _users_of(folder: Path) -> Iterator[Callable[[int], int]]:
         counter.write_text(str(users))
         return users
 
-    folder.mkdir(exist_ok=True)
-    # PostgreSQL, which as root runs as a user of its own, has to pass.
-    folder.chmod(0o755)
+    # The lock lies beside the folder and the folder is made under it, because the last user removes it under it.
     with (Path(tempfile.gettempdir()) / f"bulk-switch-services-{os.getuid()}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        folder.mkdir(exist_ok=True)
+        # PostgreSQL, which as root runs as a user of its own, has to pass.
+        folder.chmod(0o755)
         yield count

@@ -16,11 +16,14 @@ import pytest
 
 from deploy.services import PostgresService, SeaweedService
 from object_store.interface import ObjectStore
+from object_store.limits import S3Limits
 from object_store.opening import open_object_store
 from tests.containers import are_wanted, postgres_container, seaweed_container
 from tests.shared_service import shared_service
 
 _VARIABLE = "BULK_SWITCH_TEST_S3_"
+# For tests of anything but time-outs: a server on a busy machine may stand still for longer than the product waits.
+PATIENT = S3Limits(attempt_timeout_ms=20_000, connect_timeout_ms=10_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,6 @@ def s3_url(s3_server: S3Server) -> str:
 @pytest.fixture
 def s3_store(s3_server: S3Server, s3_url: str) -> ObjectStore:
     """An object store on a real S3 server, empty and ready."""
-    store = open_object_store(s3_url, access_key=s3_server.access_key, secret_key=s3_server.secret_key)
+    store = open_object_store(s3_url, access_key=s3_server.access_key, secret_key=s3_server.secret_key, limits=PATIENT)
     store.provision()
     return store

@@ -143,9 +143,21 @@ class SeaweedService(Service):
             ]
         )
 
+    def kill(self) -> None:
+        super().kill()
+        self._remove_sockets()
+
     def _stop(self, names: Sequence[str]) -> None:
         super()._stop(names)
-        # It leaves some of its Unix sockets behind; their names have the ports in them, which are ours alone.
-        for port in self._ports().values():
+        self._remove_sockets()
+
+    def _remove_sockets(self) -> None:
+        """It leaves some of its Unix sockets behind; their names have the ports in them, which are ours alone."""
+        try:
+            ports = self._ports()
+        except ServiceError:
+            # Never started.
+            return
+        for port in {port + more for port in ports.values() for more in (0, self._also_listens_at)}:
             for socket in Path(tempfile.gettempdir()).glob(f"seaweedfs-*-{port}.sock"):
                 socket.unlink(missing_ok=True)

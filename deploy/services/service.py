@@ -79,6 +79,10 @@ class Service(ABC):
             daemon.send(signal.SIGSTOP)
 
     def resume(self) -> None:
+        """SIGCONT: returns before the service is well.
+
+        After a pause that was longer than its session, a broker is no part of its cluster for a moment, and `check` says so.
+        """
         for daemon in self._daemons.values():
             daemon.send(signal.SIGCONT)
 

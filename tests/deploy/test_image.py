@@ -110,14 +110,13 @@ def test_the_steps_by_hand_make_a_switch_that_works(image: Path) -> None:
                 done = _run(image, job, settings)
                 attempts += 1
             assert done.returncode == 0, done.stdout + done.stderr
-        fspiop, handler, deliverer = free_ports(3)
-        settings |= {f"{PREFIX}FSPIOP_PORT": str(fspiop)}
-        for command, port in (
-            (["api"], fspiop),
-            (["handler", "position", "--health-port", str(handler)], handler),
-            (["deliver", "--health-port", str(deliverer)], deliverer),
-        ):
-            _serves_and_stops(image, command, port, settings)
+        for command in (["api"], ["handler", "position", "--health-port"], ["deliver", "--health-port"]):
+            # Drawn when it is needed: what is free now may be somebody else's a minute later.
+            [port] = free_ports(1)
+            if command == ["api"]:
+                _serves_and_stops(image, command, port, settings | {f"{PREFIX}FSPIOP_PORT": str(port)})
+            else:
+                _serves_and_stops(image, [*command, str(port)], port, settings)
 
 
 def _serves_and_stops(image: Path, command: list[str], port: int, settings: dict[str, str]) -> None:

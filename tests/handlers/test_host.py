@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from db.reference_data import HUB_NAME
-from db.slots import InstanceSlot, lock_class
+from db.slots import lock_class
 from handlers.handler import Crash
 from handlers.host import HandlerHost, HandlerWorld
 from handlers.loop import HandlerLoop, LoopLimits
@@ -68,9 +68,11 @@ def test_a_spare_instance_is_ready_without_a_partition(world: HandlerWorld, runn
     """Two partitions have two members at most; a third waits for one of them to go, and that is no fault."""
     wait_until_ready(running)
     assert running.readiness().spares == []
-    with InstanceSlot(world.engine, "position"), running_host(["position"], world) as host:
-        wait_until_ready(host)
-        assert host.readiness().spares == ["position"]
+    with running_host(["position"], world) as second:
+        wait_until_ready(second)
+        with running_host(["position"], world) as third:
+            wait_until_ready(third)
+            assert third.readiness().spares == ["position"]
 
 
 def test_a_spare_gets_to_work_when_a_partition_is_added(world: HandlerWorld) -> None:

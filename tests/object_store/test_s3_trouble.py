@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,12 @@ from object_store.limits import S3Limits
 from object_store.opening import open_object_store
 from object_store.url import S3Place, read_url
 from tests.object_store.test_contract import wait_until_older
-from tests.stores import S3Server
+from tests.stores import PATIENT, S3Server
 
 ACCESS_KEY, SECRET_KEY = "the-access-key", "the-secret-key"
 KEY = "requests/a/1"
-# Long enough for a busy machine; what is slow here is much slower.
-LIMITS = S3Limits(attempt_timeout_ms=1_000, connect_timeout_ms=1_000, attempts_max=2, connections_max=1)
+# Nobody waits these out: a busy machine that stands still for a second must not add an attempt.
+LIMITS = S3Limits(attempt_timeout_ms=10_000, connect_timeout_ms=10_000, attempts_max=2, connections_max=1)
 IMPATIENT = S3Limits(attempt_timeout_ms=100, connect_timeout_ms=100, attempts_max=2, connections_max=1)
 
 Answering = Callable[[BaseHTTPRequestHandler], None]
@@ -290,7 +291,10 @@ def test_a_real_server_refuses_wrong_credentials(
     s3_server: S3Server, s3_url: str, access_key: str, secret_key: str
 ) -> None:
     store = open_object_store(
-        s3_url, access_key=access_key or s3_server.access_key, secret_key=secret_key or s3_server.secret_key
+        s3_url,
+        access_key=access_key or s3_server.access_key,
+        secret_key=secret_key or s3_server.secret_key,
+        limits=PATIENT,
     )
     for call in (store.check, lambda: store.put(KEY, b"x"), store.provision):
         with pytest.raises(ObjectStoreRefused):
@@ -306,7 +310,10 @@ def test_without_versions_nothing_is_deleted_by_age(s3_server: S3Server, s3_url:
     bucket = f"without-versions-{time.time_ns()}"
     client.make_bucket(bucket)
     url = f"s3://{place.endpoint}/{bucket}?secure={str(place.secure).lower()}"
-    store = open_object_store(url, access_key=s3_server.access_key, secret_key=s3_server.secret_key)
+    open_it = partial(
+        open_object_store, url, access_key=s3_server.access_key, secret_key=s3_server.secret_key, limits=PATIENT
+    )
+    store = open_it()
     store.check()
     store.put(KEY, b"x")
     before_ms = wait_until_older(store, store.put_ms(KEY) or 0)
@@ -318,7 +325,7 @@ def test_without_versions_nothing_is_deleted_by_age(s3_server: S3Server, s3_url:
     assert store.delete_older(KEY, before_ms)
     assert not store.exists(KEY)
     client.set_bucket_versioning(bucket, VersioningConfig(SUSPENDED))
-    fresh = open_object_store(url, access_key=s3_server.access_key, secret_key=s3_server.secret_key)
+    fresh = open_it()
     with pytest.raises(ObjectStoreRefused, match="keeps no versions"):
         fresh.delete_older("requests/clock/now", before_ms)
 

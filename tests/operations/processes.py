@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 # Many processes start on few cores, perhaps beside other tests.
-DEADLINE_S = 120.0
+DEADLINE_S = 150.0
 
 
 def environment(data_folder: Path, **settings: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from object_store.interface import ObjectStoreUnavailable
 from object_store.url import S3Place, read_url
 from operations.opening import make_object_store, provision_object_store
 from operations.settings import Settings, SettingsError, read_settings
-from tests.stores import S3Server
+from tests.stores import PATIENT, S3Server
 
 
 def settings_for(server: S3Server, **changes: Any) -> Settings:
@@ -24,6 +24,10 @@ def settings_for(server: S3Server, **changes: Any) -> Settings:
         "object_store_url": f"s3://{place.endpoint}/{uuid.uuid4().hex}?secure={secure}&region={place.region}",
         "object_store_access_key": server.access_key,
         "object_store_secret_key": server.secret_key,
+        # No test here waits these out, and a busy server may stand still for longer than the defaults allow.
+        "publish_wait_ms": 2 * PATIENT.attempt_timeout_ms,
+        "object_store_attempt_timeout_ms": PATIENT.attempt_timeout_ms,
+        "object_store_connect_timeout_ms": PATIENT.connect_timeout_ms,
     }
     return read_settings(**(values | changes))
 

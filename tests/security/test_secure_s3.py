@@ -11,13 +11,18 @@ from object_store.opening import open_object_store
 from operations.opening import make_object_store
 from operations.settings import SettingsError, read_settings
 from tests.security.conftest import Certificates
+from tests.stores import PATIENT
 
 pytestmark = pytest.mark.services
 
 
 def store_on(service: SeaweedService, ca_file: Path, url: str = "") -> ObjectStore:
     return open_object_store(
-        url or service.url, access_key=service.access_key, secret_key=service.secret_key, ca_file=ca_file
+        url or service.url,
+        access_key=service.access_key,
+        secret_key=service.secret_key,
+        ca_file=ca_file,
+        limits=PATIENT,
     )
 
 

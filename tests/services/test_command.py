@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from deploy.services.downloads import kafka_jars, require_hashes
 from deploy.services.errors import ServiceError
 from operations.settings import read_settings
+from tests.operations.processes import wait_until
 from tests.shared_service import skip_or_fail
 
 _ROOT = Path(__file__).parents[2]
@@ -44,13 +46,23 @@ def test_services_are_started_described_restarted_and_stopped(folder: Path, monk
         if started.returncode:
             skip_or_fail(started.stderr.strip().splitlines()[0])
         database_url, objects_url = started.stdout.split()
-        described = json.loads(services(folder, "status", "--json").stdout)["services"]
-        states = {one["name"]: one["state"] for one in described}
-        assert states == {"kafka": "down", "kafka-3": "down", "postgres": "up", "s3": "up"}
-        pids = [pid for one in described for pid in one["pids"]]
+        described: list[dict[str, Any]] = []
+        lines = ""
 
-        lines = services(folder, "status").stdout
-        assert f"s3 up {objects_url}" in lines
+        def are_described() -> bool:
+            # A busy server that keeps silent for a moment is told as such.
+            described[:] = json.loads(services(folder, "status", "--json").stdout)["services"]
+            states = {one["name"]: one["state"] for one in described}
+            return states == {"kafka": "down", "kafka-3": "down", "postgres": "up", "s3": "up"}
+
+        def is_shown() -> bool:
+            nonlocal lines
+            lines = services(folder, "status").stdout
+            return f"s3 up {objects_url}" in lines and "postgres up " in lines
+
+        wait_until(are_described, "two services that are up", lambda: str(described))
+        pids = [pid for one in described for pid in one["pids"]]
+        wait_until(is_shown, "a line for each of them", lambda: lines)
         password = database_url.partition("@")[0].rpartition(":")[2]
         assert password not in lines
 

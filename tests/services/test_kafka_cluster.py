@@ -12,9 +12,9 @@ from confluent_kafka.cimpl import NewTopic
 
 from deploy.services import KafkaService, ServiceError
 from tests.operations.processes import wait_until
-from tests.shared_service import skip_or_fail
+from tests.shared_service import is_well, skip_or_fail, started
 
-pytestmark = [pytest.mark.kafka, pytest.mark.process, pytest.mark.services]
+pytestmark = [pytest.mark.kafka, pytest.mark.process, pytest.mark.services, pytest.mark.timeout(900)]
 
 _TIMEOUT_S = 60
 
@@ -22,12 +22,11 @@ _TIMEOUT_S = 60
 @pytest.fixture
 def cluster(folder: Path) -> Iterator[KafkaService]:
     session = {"broker.session.timeout.ms": "2000", "broker.heartbeat.interval.ms": "200"}
-    cluster = KafkaService(folder / "kafka", 3, heap_mb=256, properties=session)
     try:
-        try:
-            cluster.start()
-        except ServiceError as error:
-            skip_or_fail(f"no Kafka: {str(error).splitlines()[0]}")
+        cluster = started(lambda place: KafkaService(place, 3, heap_mb=256, properties=session), folder / "kafka")
+    except ServiceError as error:
+        skip_or_fail(f"no Kafka: {str(error).splitlines()[0]}")
+    try:
         yield cluster
     finally:
         cluster.kill()
@@ -66,7 +65,7 @@ def test_a_record_that_is_acknowledged_without_one_node_is_on_all_three_in_the_e
     cluster.kill_node(leader)
     assert leader not in cluster.node_pids()
     # The others answer for the cluster, and take records.
-    cluster.check()
+    wait_until(lambda: is_well(cluster), "an answer of the others")
     producer = Producer({"bootstrap.servers": cluster.bootstrap, "acks": "all", "enable.idempotence": True})
     producer.produce("kept", b"one")
     assert producer.flush(_TIMEOUT_S) == 0
