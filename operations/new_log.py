@@ -15,6 +15,7 @@ The log's oldest record, because whatever stands in a new log was written for wh
 Killed in between, the same is done again by the next run. What was lost with the old log is redrive's to derive.
 """
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -28,6 +29,9 @@ from schemas.topics import CATALOGUE, DEAD_LETTER_SUFFIX, Topic
 from stream.interface import Stream
 
 _ACKS_WAIT_MS = 30_000
+# A handler that has ended holds its number until the server has seen its connection end: milliseconds, and more when busy.
+_PATIENCE_S = 2.0
+_ASK_EVERY_S = 0.1
 
 
 class HandlersRun(Exception):
@@ -49,13 +53,19 @@ class NewLogRow:
 
 
 def require_stopped(engine: Engine) -> None:
-    """Raise HandlersRun while any handler of the catalogue runs, the clock's included."""
-    handlers = {topic.consumer for topic in _work_topics()} | {"timeout"}
-    with engine.connect() as tx:
-        running = running_instances(tx, sorted(handlers))
+    """Raise HandlersRun while any handler of the catalogue runs, the clock's included; one may just have ended."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while (running := _running(engine)) and time.monotonic() < deadline:
+        time.sleep(_ASK_EVERY_S)
     if running:
         named = ", ".join(f"{name} ({', '.join(map(str, numbers))})" for name, numbers in running.items())
         raise HandlersRun(f"stop every handler first; these run (and their instance numbers): {named}")
+
+
+def _running(engine: Engine) -> dict[str, list[int]]:
+    handlers = {topic.consumer for topic in _work_topics()} | {"timeout"}
+    with engine.connect() as tx:
+        return running_instances(tx, sorted(handlers))
 
 
 def find_new_logs(engine: Engine, stream: Stream) -> list[NewLogRow]:

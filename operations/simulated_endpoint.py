@@ -1,10 +1,10 @@
-"""What both simulated FSPs are made of: an ASGI app that takes the switch's callbacks, answers at once, and remembers.
+"""What both simulated FSPs are made of: an ASGI app that takes the switch's callbacks, remembers and answers them.
 
-Each request is answered first (202 to a POST, 200 to a PUT), then judged and remembered as a `Receipt`: by a checker that
-the tests bring (it knows the OpenAPI document), and by what an FSP can see for itself: whether it was meant at all, and
-whether the same request came before, byte for byte. GET /summary tells counts and violations to whoever drives the FSP from
-another process. Memory is bounded: past `bodies_max_bytes` bodies are forgotten (their digests are not), past
-`receipts_max` requests are refused with 503.
+Each request is judged and remembered as a `Receipt`: by a checker that the tests bring (it knows the OpenAPI document), and
+by what an FSP can see for itself: whether it was meant at all, and whether the same request came before, byte for byte. Then
+it is answered (202 to a POST, 200 to a PUT): the switch knows of no delivery before the FSP does. GET /summary tells counts
+and violations to whoever drives the FSP from another process. Memory is bounded: past `bodies_max_bytes` bodies are
+forgotten (their digests are not), past `receipts_max` requests are refused with 503.
 """
 
 import asyncio
@@ -162,11 +162,12 @@ class SimulatedEndpoint:
             await _answer(send, 413 if body is None else 404 if callback is None else 503)
             return
         status = self.status_of(method, path) or _SUCCESSES.get(method, 200)
-        await _answer(send, status)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         resource = found.group(1)
         entity_id = found.group(2) or _id_in(body, _ID_FIELDS[resource])
         receipt = self._remember((callback, resource, entity_id), method, path, headers, body, status)
+        # Where the sender has gone meanwhile this goes nowhere: he has told all, and does not know that it was heard.
+        await _answer(send, status)
         if 200 <= status <= 299:
             self.act(receipt, body)
 

@@ -172,7 +172,8 @@ class SimulatedPayee(SimulatedEndpoint):
         self._client: httpx.AsyncClient | None = None
 
     def act(self, receipt: Receipt, body: bytes) -> None:
-        first = len(self.received(receipt.entity_id)) == 1
+        # A repeat may be remembered before this one is acted on, so it is not their number that tells.
+        first = self.received(receipt.entity_id)[0] is receipt
         behaviour = self.behaviours.get(receipt.entity_id, self.behaviour)
         if receipt.callback == "POST" and first and behaviour.answer != "silent":
             answer = self._answer if receipt.resource == "bulkTransfers" else self._answer_transfer

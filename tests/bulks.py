@@ -56,7 +56,7 @@ def item(amount: str = "10", currency: str = "USD", transfer_id: str | None = No
 
 
 def bulk(
-    items: Sequence[Mapping[str, Any]], *, expires_in_ms: int = 60_000, now_ms: int, **extra: Any
+    items: Sequence[Mapping[str, Any]], *, expires_in_ms: int = 3_600_000, now_ms: int, **extra: Any
 ) -> dict[str, Any]:
     return {
         "bulkTransferId": str(uuid.uuid4()),

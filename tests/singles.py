@@ -29,7 +29,7 @@ from tests.pipeline import Pipeline
 SIGNED = {"content-type": "application/vnd.interoperability.transfers+json;version=1.1", "fspiop-signature": "{}"}
 
 
-def transfer(amount: str = "10", *, now_ms: int, expires_in_ms: int = 60_000, **extra: Any) -> dict[str, Any]:
+def transfer(amount: str = "10", *, now_ms: int, expires_in_ms: int = 3_600_000, **extra: Any) -> dict[str, Any]:
     """The body of a POST /transfers."""
     transfer_id = extra.pop("transferId", None) or str(uuid.uuid4())
     return {

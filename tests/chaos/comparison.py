@@ -62,7 +62,9 @@ def faults_of_reference(plan: Plan, books: Books, resends: Mapping[tuple[str, st
         if planned.script.name == "silent":
             told = books.told.get((PAYER, id_), ())
             answers_max = resends.get((PAYER, id_), 0)
-            if not 1 <= len(told) <= 1 + answers_max or not any(_EXPIRED in one.excerpt for one in told):
+            was_too_late = answers_max and all(map(_is_taken_too_late, told))
+            has_expired = was_too_late or any(_EXPIRED in one.excerpt for one in told)
+            if not 1 <= len(told) <= 1 + answers_max or not has_expired:
                 faults.append(f"{_name(planned)} did not expire: {PAYER} was told {_texts(told)}")
         elif isinstance(planned, PlannedBulk):
             script = planned.script
@@ -186,12 +188,16 @@ def _compare_expired(planned: Planned, fsp: str, expected: Books, found: Books, 
     is_ = {one for one in found.told.get(side, ()) if one.callback != "POST"}
     if is_ == should or (fsp == PAYEE and not is_):
         return
-    if resends and all(one.callback == "PUT_ERROR" and _TAKEN_TOO_LATE in one.excerpt for one in is_) and is_:
+    if resends and is_ and all(map(_is_taken_too_late, is_)):
         return
     verdict.outcomes_missing += not is_
     verdict.outcomes_differing += bool(is_)
     verdict.doubled += max(0, len(is_) - 1)
     verdict.explain(f"{_name(planned)}: {fsp} was told {_texts(is_)}, not {_texts(should)}")
+
+
+def _is_taken_too_late(told: Told) -> bool:
+    return told.callback == "PUT_ERROR" and _TAKEN_TOO_LATE in told.excerpt
 
 
 # --- rows and repeats ---

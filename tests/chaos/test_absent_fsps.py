@@ -19,7 +19,7 @@ from tests.operations.processes import wait_until
 
 pytestmark = [pytest.mark.process, pytest.mark.kafka, pytest.mark.services, pytest.mark.timeout(1_200)]
 
-PLAN = make_plan(7, 600, 0, silent_expires_in_ms=15_000)
+PLAN = make_plan(7, 600, 0, silent_expires_in_ms=40_000)
 EXPIRATION = timestamp(FAR_MS)
 
 

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.process, pytest.mark.kafka, pytest.mark.services, pyte
 
 FIXED_SEED = 20_261_121
 # Whether a payee has heard of it before or not, it expires, and its payer is told so.
-SILENT_EXPIRES_IN_MS = 15_000
+SILENT_EXPIRES_IN_MS = 40_000
 
 
 def require_nothing_wrong(outcome: Outcome, capsys: pytest.CaptureFixture[str], kills: int, payments: int) -> None:

@@ -77,6 +77,19 @@ def test_an_undisturbed_run_that_is_not_as_planned_is_no_reference() -> None:
     assert len(faults_of_reference(PLAN, books, {})) == 5
 
 
+def test_what_is_silent_may_be_taken_too_late_only_where_its_request_was_sent_again() -> None:
+    books = books_of(PLAN)
+    side = (PAYER, planned("silent").bulk_transfer_id)
+    too_late = Told("PUT_ERROR", "refused", "3100")
+    books.told[side] = (too_late,)
+    assert faults_of_reference(PLAN, books, {side: 1}) == []
+    assert len(faults_of_reference(PLAN, books, {})) == 1
+    books.told[side] = (too_late,) * 3
+    assert len(faults_of_reference(PLAN, books, {side: 1})) == 1
+    books.told[side] = ()
+    assert len(faults_of_reference(PLAN, books, {side: 1})) == 1
+
+
 def test_a_bulk_that_is_unknown_or_has_not_ended_is_lost_with_all_its_payments() -> None:
     whole, mixed = planned("whole"), planned("mixed")
 

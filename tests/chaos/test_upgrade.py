@@ -53,7 +53,7 @@ def test_old_and_new_processes_work_side_by_side_and_then_new_ones_alone(
     parts: Parts, tmp_path: Path, world_name: Callable[[str], str], random_seed: int
 ) -> None:
     """BULK-134: one worker after the other, while payments are under way; no step loses or doubles one."""
-    plan = make_plan(random_seed, 1_500, 4, silent_expires_in_ms=15_000)
+    plan = make_plan(random_seed, 1_500, 4, silent_expires_in_ms=40_000)
     with ChaosWorld(parts, tmp_path, world_name("upgrade"), workers=2, variables=VARIABLES) as world:
         readers, writers = running(world, READER), running(world, WRITER)
         assert (len(readers), len(writers)) == (2, 2)
@@ -80,7 +80,7 @@ def test_an_old_reader_stops_at_a_new_record_and_goes_on_when_it_is_upgraded(
     def release_of(one: Described) -> str:
         return NEWER_RELEASE if WRITER in one.handlers else RELEASE
 
-    plan = make_plan(random_seed, 300, 0, silent_expires_in_ms=15_000)
+    plan = make_plan(random_seed, 300, 0, silent_expires_in_ms=40_000)
     with ChaosWorld(
         parts, tmp_path, world_name("readers"), workers=1, variables=VARIABLES, release_of=release_of
     ) as world:

@@ -179,7 +179,7 @@ def _change_of(step: Step, amount: int) -> int:
             return 0
 
 
-TestSwitch = pytest.mark.timeout(120)(Switch.TestCase)
+TestSwitch = pytest.mark.timeout(600)(Switch.TestCase)
 TestSwitch.settings = settings(max_examples=300, stateful_step_count=30, suppress_health_check=[HealthCheck.too_slow])
 
 

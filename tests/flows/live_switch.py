@@ -15,6 +15,7 @@ from sqlalchemy import Engine, text
 
 from db.clock import now_ms
 from db.reference_data import HUB_NAME
+from db.slots import running_instances
 from domain.bulk_prepare import BulkRules
 from domain.identifiers import id_bytes
 from handlers.host import HANDLER_NAMES, HandlerHost, HandlerWorld
@@ -28,7 +29,7 @@ from schemas.topics import CATALOGUE
 from stream.interface import NewRecord, Stream, TopicDescription, UnknownTopic
 from stream.kafka import KafkaStream
 
-DEADLINE_S = 90
+DEADLINE_S = 180
 PARTITIONS = 2
 _LIMITS = LoopLimits(batch_items=40, batch_wait_ms=20, pause_ms=2, records_ahead_max=20, idle_journal_ms=200)
 _MEDIA_TYPE = "application/vnd.interoperability.{}+json;version=1.1"
@@ -72,6 +73,7 @@ class LiveSwitch:
             self._thread.join(DEADLINE_S)
             assert not self._thread.is_alive()
             self._host = self._thread = None
+            self._wait_for_free_numbers()
 
     def failed_start(self) -> BaseException:
         """Start, wait until it fails by itself, and return with what."""
@@ -80,8 +82,20 @@ class LiveSwitch:
         self._thread.join(DEADLINE_S)
         assert not self._thread.is_alive(), "it did not stop by itself"
         self._host = self._thread = None
+        self._wait_for_free_numbers()
         failure, self.failures = self.failures[0], []
         return failure
+
+    def _wait_for_free_numbers(self) -> None:
+        """A handler's number is held until the server has seen its connection end, which is a moment after the handler."""
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            with self.engine.connect() as tx:
+                running = running_instances(tx, HANDLER_NAMES)
+            if not running:
+                return
+            assert time.monotonic() < deadline, running
+            threading.Event().wait(0.03)
 
     def _run(self, host: HandlerHost) -> None:
         try:

@@ -23,6 +23,8 @@ from tests import singles
 from tests.bulks import PAYEE, PAYER, answer, bulk, committed, item, provision, refused
 from tests.flows.live_switch import ENDED_BULKS, ENDED_SINGLES, LiveSwitch, delete_topics
 
+pytestmark = pytest.mark.timeout(900)
+
 NEVER_FITS = "999999999"
 Body = dict[str, Any]
 

@@ -254,14 +254,14 @@ def test_the_payees_extras_reach_the_payer(pipeline: Pipeline) -> None:
     yes = {**committed(items[0]), "extensionList": extension}
     pipeline.put(
         body["bulkTransferId"],
-        answer([no, yes], completedTimestamp="2026-11-21T10:00:00.000Z", extensionList=extension),
+        answer([no, yes], completedTimestamp="2020-11-21T10:00:00.000Z", extensionList=extension),
         source=PAYEE,
     )
     pipeline.run()
     _, told = final(pipeline, PAYER)
     assert told == {
         "bulkTransferState": "COMPLETED",
-        "completedTimestamp": "2026-11-21T10:00:00.000Z",
+        "completedTimestamp": "2020-11-21T10:00:00.000Z",
         "individualTransferResults": [yes, no],
         "extensionList": extension,
     }

@@ -5,6 +5,7 @@ from itertools import count
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
@@ -20,6 +21,8 @@ from tests import singles
 from tests.bulks import PAYEE, answer, bulk, committed, item, provision, refused
 from tests.flows.test_expiry import end_by_time, expire
 from tests.pipeline import Pipeline
+
+pytestmark = pytest.mark.timeout(900)
 
 POSITION_TOPICS = (TOPIC_TRANSFER_POSITION, TOPIC_SINGLE_POSITION)
 _numbers = count(1)

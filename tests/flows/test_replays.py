@@ -16,6 +16,8 @@ from tests.flows.over_http import whole_database
 from tests.flows.replays import Replays
 from tests.pipeline import Pipeline
 
+pytestmark = pytest.mark.timeout(900)
+
 Body = dict[str, Any]
 NEVER_FITS = "999999999"
 ERROR = {"errorInformation": {"errorCode": "5100", "errorDescription": "No."}}

@@ -23,6 +23,7 @@ from stream.interface import NewRecord
 from stream.opening import TABLE_URL, open_stream
 from tests import singles
 from tests.bulks import PAYEE, PAYER, answer, bulk, committed, item, provision
+from tests.flows.expirations import end_its_time
 from tests.flows.live_switch import ENDED_BULKS, ENDED_SINGLES, LiveSwitch
 
 Body = dict[str, Any]
@@ -151,8 +152,8 @@ def send_answer(switch: LiveSwitch, body: Body) -> None:
     switch.send("bulkTransfers", body["bulkTransferId"], said, PAYEE)
 
 
-def make_bulk(switch: LiveSwitch, items: int = 2, expires_in_ms: int = 3_600_000) -> Body:
-    return bulk([item() for _ in range(items)], now_ms=now(switch.engine), expires_in_ms=expires_in_ms)
+def make_bulk(switch: LiveSwitch, items: int = 2) -> Body:
+    return bulk([item() for _ in range(items)], now_ms=now(switch.engine), expires_in_ms=3_600_000)
 
 
 def state(switch: LiveSwitch, body: Body) -> str | None:
@@ -171,7 +172,7 @@ def test_the_procedure_after_a_restore_ends_everything_and_lists_what_contradict
     """A bulk in the middle, one and a single unknown to the copy; and one that the lost time committed, too late now."""
     switch = lived.switch
     switch.start()
-    open_then, too_late = make_bulk(switch), make_bulk(switch, expires_in_ms=6_000)
+    open_then, too_late = make_bulk(switch), make_bulk(switch)
     send_bulk(switch, open_then)
     send_bulk(switch, too_late)
     until_forwarded(switch, open_then["bulkTransferId"], too_late["bulkTransferId"])
@@ -194,10 +195,7 @@ def test_the_procedure_after_a_restore_ends_everything_and_lists_what_contradict
         last_of_lost_time = last_number(tx)
     until_ms = now_of_store()
     lived.restore(copy)
-    expiry = text(
-        "SELECT extract(epoch FROM now() - max(due_date)) FROM open_expiration WHERE due_date < now() + interval '1 minute'"
-    )
-    switch.until(lambda: _scalar(switch.engine, expiry) > 0, "the one bulk's time is over")
+    end_its_time(switch.engine, too_late["bulkTransferId"])
 
     report = lived.restored(since_ms, until_ms)
     assert report.highest_number == last_of_lost_time > report.last_number

@@ -42,7 +42,7 @@ def open_expirations(pipeline: Pipeline) -> int:
 
 def test_a_committed_transfer_reaches_both_sides_as_it_was_sent(pipeline: Pipeline) -> None:  # BULK-132
     body = transfer("12.5", now_ms=pipeline.now())
-    answer = fulfilled(body, completedTimestamp="2026-11-20T10:00:00.000Z")
+    answer = fulfilled(body, completedTimestamp="2020-11-20T10:00:00.000Z")
     transfer_id = run(pipeline, body, answer)
     assert states(pipeline, transfer_id) == ["RECEIVED_PREPARE", "RESERVED", "RECEIVED_FULFIL", "COMMITTED"]
     [forwarded] = told(pipeline, PAYEE, transfer_id)
@@ -55,14 +55,14 @@ def test_a_committed_transfer_reaches_both_sides_as_it_was_sent(pipeline: Pipeli
 
 def test_a_payee_that_answers_reserved_is_told_the_outcome_by_patch(pipeline: Pipeline) -> None:
     body = transfer(now_ms=pipeline.now())
-    transfer_id = run(pipeline, body, fulfilled(body, "RESERVED", completedTimestamp="2026-11-20T10:00:00.000Z"))
+    transfer_id = run(pipeline, body, fulfilled(body, "RESERVED", completedTimestamp="2020-11-20T10:00:00.000Z"))
     assert states(pipeline, transfer_id)[-1] == "COMMITTED"
     [final] = told(pipeline, PAYER, transfer_id)
     assert (final.callback, final.sent_by) == ("PUT", None)
-    assert final.body == fulfilled(body, completedTimestamp="2026-11-20T10:00:00.000Z")
+    assert final.body == fulfilled(body, completedTimestamp="2020-11-20T10:00:00.000Z")
     [_, patch] = told(pipeline, PAYEE, transfer_id)
     assert (patch.callback, patch.kind) == ("PATCH", "FINAL")
-    assert patch.body == {"transferState": "COMMITTED", "completedTimestamp": "2026-11-20T10:00:00.000Z"}
+    assert patch.body == {"transferState": "COMMITTED", "completedTimestamp": "2020-11-20T10:00:00.000Z"}
 
 
 @pytest.mark.parametrize("answer", ["wrong", "missing"])
@@ -168,7 +168,7 @@ def test_resends_get_the_outcome_again_and_other_bodies_3106(pipeline: Pipeline)
     singles.post(pipeline, body | {"amount": {"currency": "USD", "amount": "11"}})
     pipeline.run()
     assert [one.body for one in told(pipeline, PAYER, transfer_id)] == [failed("3106", "Modified request")]
-    answer = fulfilled(body, completedTimestamp="2026-11-20T10:00:00.000Z")
+    answer = fulfilled(body, completedTimestamp="2020-11-20T10:00:00.000Z")
     singles.put(pipeline, transfer_id, answer)
     pipeline.run()
     singles.post(pipeline, body)
@@ -225,7 +225,7 @@ def test_get_shows_each_state_to_its_parties(pipeline: Pipeline) -> None:
     assert shown(PAYEE) == NOT_FOUND
     pipeline.run()
     assert shown(PAYER) == shown(PAYEE) == {"transferState": "RESERVED"}
-    answer = fulfilled(body, completedTimestamp="2026-11-20T10:00:00.000Z")
+    answer = fulfilled(body, completedTimestamp="2020-11-20T10:00:00.000Z")
     singles.put(pipeline, transfer_id, answer)
     pipeline.run(TOPIC_SINGLE_FULFIL)
     assert shown(PAYER) == {"transferState": "RESERVED"}, "the fulfilment is a secret until the transfer is committed"

@@ -70,8 +70,9 @@ def stories(running: RunningWorld, played: Iterable[Played]) -> dict[str, Story]
     with running.engine.connect() as tx:
         found = {one.script.name: _comparable(one.script, _story(tx, running, one)) for one in played}
     for one in played:
-        if one.script.name == "silent" and one.resends and found[one.script.name] == _TAKEN_TOO_LATE:
-            # The edge was away until its time was over, and what was sent again then is rightly refused as a whole.
+        may_be_too_late = one.script.name == "silent" and (one.resends or one.is_late)
+        if may_be_too_late and found[one.script.name] == _TAKEN_TOO_LATE:
+            # The edge was away or slow until its time was over, and what it took then is rightly refused as a whole.
             found[one.script.name] = expected_story(one.script)
     return found
 

@@ -50,11 +50,15 @@ _HEALTH_TIMEOUT_S = 2.0
 
 @dataclass(frozen=True)
 class Played:
-    """A bulk that was posted, what it was to become, and how often its POST had to be repeated."""
+    """A bulk that was posted, what it was to become, and how often its POST had to be repeated.
+
+    `is_late` says that its time may have been over before the switch took it, be it at the first POST.
+    """
 
     script: Script
     bulk: Bulk
     resends: int
+    is_late: bool
 
 
 class RunningWorld:
@@ -215,9 +219,10 @@ class RunningWorld:
 
     def post(self, script: Script) -> "Future[Played]":
         """Post a bulk in the background, again and again until the switch takes it."""
+        began_s = time.monotonic()
         bulk = self.payer.build(script.payee_fsp, **script.wishes())
         self.payee.behaviours[bulk.bulk_transfer_id] = script.behaviour
-        return self._posting.submit(self._post, script, bulk)
+        return self._posting.submit(self._post, script, bulk, began_s)
 
     def post_single(self, script: SingleScript) -> "Future[PlayedSingle]":
         """Post a single transfer in the background, again and again until the switch takes it."""
@@ -229,9 +234,10 @@ class RunningWorld:
         """Ask for a bulk in the background; the result says how often it had to be asked."""
         return self._posting.submit(self._get, bulk_transfer_id)
 
-    def _post(self, script: Script, bulk: Bulk) -> Played:
+    def _post(self, script: Script, bulk: Bulk, began_s: float) -> Played:
         attempts = self._until_taken(lambda: self.payer.post(bulk).status, f"the POST of {script.name}")
-        return Played(script, bulk, attempts - 1)
+        took_ms = (time.monotonic() - began_s) * 1000
+        return Played(script, bulk, attempts - 1, is_late=took_ms > script.expires_in_ms)
 
     def _post_single(self, script: SingleScript, transfer: Transfer) -> PlayedSingle:
         attempts = self._until_taken(

@@ -9,7 +9,7 @@ from tests.process.bulk_sets import BulkSet, pause, play_undisturbed, require_an
 from tests.process.conftest import StartWorld
 from tests.process.end_state import wait_for_empty_journals
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timeout(900)]
 
 KILLS = 2
 

@@ -24,10 +24,10 @@ from tests.process.end_state import (
 )
 from tests.process.running_world import is_healthy
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timeout(900)]
 
-# For a process to start on a busy machine, and a second for what it does then.
-BACK_WITHIN_S = 20.0
+# For a process to start on a busy machine, and for what it does then.
+BACK_WITHIN_S = 60.0
 
 
 def test_sigterm_in_mid_flight_is_a_graceful_end_that_loses_nothing(start_world: StartWorld) -> None:
@@ -88,7 +88,8 @@ def test_what_expired_while_the_timeout_handler_was_dead_ends_once_it_is_back(st
     """D16, D18, BULK-127: no bulk is forgotten because nobody looked when its time ran out."""
     others = [name for name in HANDLER_NAMES if name != "timeout"]
     running = start_world(handler_groups=f"timeout {','.join(others)}")
-    script = replace(SCRIPT_OF["silent"], name="expired while nobody looked")
+    # Long enough for the payee to be told in time, however busy the machine is.
+    script = replace(SCRIPT_OF["silent"], name="expired while nobody looked", expires_in_ms=15_000)
     with running.nobody_restarts():
         running.wait_until_gone(running.kill("timeout"))
         played = running.post(script).result(DEADLINE_S)
