@@ -12,11 +12,10 @@ The client's own log lines go to the logger `stream.kafka.client`.
 
 import time
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import Any
 
 from confluent_kafka import Consumer as KafkaClientConsumer
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # public, but not marked as exported
 
 from stream.interface import (
@@ -136,9 +135,7 @@ class KafkaStream:
 
     def log_id(self, topic: str) -> str:
         name = self._prefix + topic
-        return self._admin.patiently(
-            partial(read_log_id, self._admin.client(), name, self._admin.request_timeout_s, self._admin.result)
-        )
+        return self._admin.patiently(lambda: read_log_id(self._admin, name))
 
     def end_offsets(self, topic: str) -> dict[int, int]:
         return self._offsets(topic, OffsetSpec.latest())  # type: ignore[no-untyped-call]  # the client carries no type here
@@ -232,11 +229,7 @@ class KafkaStream:
 
     def _look_up(self, topic: str) -> int:
         """The topic's number of partitions as the cluster says now; raises UnknownTopic, StreamUnavailable."""
-        try:
-            metadata = self._admin.client().list_topics(self._prefix + topic, timeout=self._admin.request_timeout_s)
-        except KafkaException as exception:
-            raise self._admin.meaning(exception, f"look {topic} up") from exception
-        found = metadata.topics[self._prefix + topic]
+        found = self._admin.metadata(f"look {topic} up", self._prefix + topic).topics[self._prefix + topic]
         if found.error is not None:
             raise translated(found.error, f"look {topic} up")
         if any(partition.leader < 0 for partition in found.partitions.values()):

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ClusterMetadata  # type: ignore[attr-defined]  # public, not marked as exported
 
 from stream.interface import StreamError, StreamUnavailable
 from stream.kafka_errors import error_of, translated
@@ -49,6 +49,15 @@ class KafkaAdmin:
         except KafkaException as exception:
             raise self.meaning(exception, what) from exception
 
+    def metadata(self, what: str, topic: str | None = None) -> ClusterMetadata:
+        """The cluster's id, brokers and topics, or one topic, which may have an error; raises StreamUnavailable."""
+        try:
+            if topic is None:
+                return self.client().list_topics(timeout=self.request_timeout_s)
+            return self.client().list_topics(topic, timeout=self.request_timeout_s)
+        except KafkaException as exception:
+            raise self.meaning(exception, what) from exception
+
     def meaning(self, exception: KafkaException, what: str) -> StreamError:
         """The stream's exception; one about brokers that cannot be reached says why, if the client knows."""
         error = translated(error_of(exception), what)
@@ -59,9 +68,14 @@ class KafkaAdmin:
         self.client().poll(0)
         return self._trouble.added_to(text)
 
-    def patiently(self, ask: Callable[[], _Answer], *, also: type[StreamError] = StreamUnavailable) -> _Answer:
-        """Ask again for a while: the client does not, when a partition's leader has just changed."""
-        deadline = time.monotonic() + self.request_timeout_s
+    def patiently(
+        self, ask: Callable[[], _Answer], *, also: type[StreamError] = StreamUnavailable, wait_s: float = 0
+    ) -> _Answer:
+        """Ask again for `wait_s`, or for as long as a request may take if that is longer.
+
+        The client does not, when a partition's leader has just changed.
+        """
+        deadline = time.monotonic() + max(self.request_timeout_s, wait_s)
         while True:
             try:
                 return ask()

@@ -7,7 +7,7 @@ or moves replicas (kafka-reassign-partitions does, and it is work of hours that 
 
 from collections.abc import Iterable, Mapping
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # all are public, but not all marked as exported
     AlterConfigOpType,
     ConfigEntry,
@@ -22,6 +22,8 @@ from stream.interface import StreamUnavailable, TopicDescription, UnknownTopic
 from stream.kafka_admin import KafkaAdmin
 from stream.kafka_errors import TopicExists
 
+# A busy cluster that makes a hundred partitions at once takes its time over the last of them.
+_LEADERS_WAIT_S = 60.0
 # Topics of the cluster itself, such as __consumer_offsets.
 _INTERNAL = "__"
 
@@ -51,13 +53,9 @@ def make_topics(admin: KafkaAdmin, topics: Iterable[TopicDescription], replicati
 
 def read_topics(admin: KafkaAdmin) -> dict[str, TopicDescription]:
     """Every topic under the prefix, without it; internal ones of the cluster left out."""
-    try:
-        metadata = admin.client().list_topics(timeout=admin.request_timeout_s)
-    except KafkaException as exception:
-        raise admin.meaning(exception, "list topics") from exception
     found = {
         name: topic
-        for name, topic in metadata.topics.items()
+        for name, topic in admin.metadata("list topics").topics.items()
         if name.startswith(admin.prefix) and not name.startswith(_INTERNAL) and topic.error is None
     }
     configurations = _read_configurations(admin, found)
@@ -143,7 +141,7 @@ def _wait_for_leaders(admin: KafkaAdmin, name: str, partitions: int) -> None:
         for answer in answers.values():
             admin.result(answer, f"offsets of {name}")
 
-    admin.patiently(ask, also=UnknownTopic)
+    admin.patiently(ask, also=UnknownTopic, wait_s=_LEADERS_WAIT_S)
 
 
 def _wait_for_configuration(admin: KafkaAdmin, name: str, wanted: Mapping[str, str]) -> None:

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -195,14 +195,17 @@ class Memory:
     def _watch(self) -> None:
         while not self._stop.wait(0.1):
             for name, resident in self._look().items():
-                self.most[name] = max(self.most[name], resident)
+                self.most[name] = max(self.most.get(name, 0), resident)
 
     def _look(self) -> dict[str, int]:
-        return {name: resident_bytes(pid) for name, pid in self._pids().items()}
+        resident = ((name, resident_bytes(pid)) for name, pid in self._pids().items())
+        return {name: bytes_ for name, bytes_ in resident if bytes_ is not None}
 
 
-def resident_bytes(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError(f"process {pid} has no memory")
+def resident_bytes(pid: int) -> int | None:
+    """None for a process that has just ended: the supervisor starts it again, and the world then names the new one."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+    return None

@@ -30,6 +30,7 @@ def test_a_broker_that_hangs_costs_refusals_and_nothing_else(
     world.flood(world.bulks(24), posts=1_000)
     world.wait_until_ended()
 
+    processes = dict(world.running.world.processes)
     with Memory(lambda: world.running.world.processes).watched() as memory:
         kafka.pause()
         answers = world.flood(bulks := world.bulks(32), posts=800)
@@ -41,3 +42,4 @@ def test_a_broker_that_hangs_costs_refusals_and_nothing_else(
         world.send_until_taken(bulks)
         world.wait_until_ended()
     memory.require_flat()
+    assert world.running.world.processes == processes, "a process has ended and was started again"
