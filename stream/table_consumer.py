@@ -115,7 +115,8 @@ class TableConsumer:
             raise
 
     def owned(self) -> frozenset[Partition]:
-        return frozenset(self._names[number] for number in self._positions)
+        # A copy, made in one step: those who ask whether a process is ready do so from another thread.
+        return frozenset(self._names[number] for number in self._positions.copy())
 
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         """handler_progress in the same database says how far a handler is; a second place would only differ."""
