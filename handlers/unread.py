@@ -4,8 +4,9 @@ A GET may overtake the POST before it: then nothing stands in the database, and 
 RECEIVED. The handler's progress says, per partition, how far by the edge's clock it has read.
 
 Whoever is let in may send thousands of requests about an id that nobody knows, and all of them are kept. A GET of that id
-looks at the youngest few only: one that looked at all would never come to its end in the time that a batch has, and nobody
-else's GET would be answered either. A sender whose POST hides behind so many is told once the POST is read.
+looks at a few only, the youngest of the first thousand: one that looked at all would never come to its end in the time that
+a batch has, and nobody else's GET would be answered either. A sender whose POST hides behind so many is told once the POST
+is read.
 """
 
 from collections.abc import Callable, Mapping

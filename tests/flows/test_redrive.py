@@ -15,9 +15,10 @@ from operations.verification import verify_database
 from tests import singles
 from tests.bulks import PAYEE, PAYER, answer, bulk, committed, item
 from tests.flows.conftest import QUEUES
+from tests.flows.expirations import end_its_time
 from tests.flows.losing import Losing
 from tests.flows.over_http import whole_database
-from tests.flows.test_replays import Script, expire_the_silent_one, outcome, play
+from tests.flows.test_replays import Script, outcome, play
 from tests.pipeline import Pipeline
 
 Outcome = dict[str, Any]
@@ -61,7 +62,7 @@ def _play_and_lose(script: Script, pipeline: Losing) -> int:
     run()
     while script.answer():
         run()
-    expire_the_silent_one(script)
+    end_its_time(script.pipeline.engine, script.bulks["silent"]["bulkTransferId"])
     for _ in range(3):
         pipeline.tick()
         run()
@@ -112,7 +113,7 @@ def test_redrive_at_any_moment_of_any_part_changes_nothing(
     run()
     while script.answer():
         run()
-    expire_the_silent_one(script)
+    end_its_time(script.pipeline.engine, script.bulks["silent"]["bulkTransferId"])
     for _ in range(3):
         losing.tick()
         run()

@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from schemas.fspiop.datetimes import format_datetime
 from tests.bulks import PAYEE, PAYER, answer, bulk, committed, item, refused, world
+from tests.flows.expirations import end_its_time
 from tests.flows.over_http import whole_database
 from tests.flows.replays import Replays
 from tests.pipeline import Pipeline
@@ -89,17 +90,6 @@ class Script:
             self.pipeline.get(body["bulkTransferId"], source=PAYER)
 
 
-def expire_the_silent_one(script: Script) -> None:
-    id_ = script.bulks["silent"]["bulkTransferId"]
-    with script.pipeline.engine.begin() as tx:
-        key = tx.execute(
-            text("SELECT bulk_key FROM bulk_transfer WHERE bulk_transfer_id = :id"), {"id": id_}
-        ).scalar_one()
-        past = "now() - interval '1 second'"
-        tx.execute(text(f"UPDATE open_expiration SET due_date = {past} WHERE number = :key"), {"key": key})
-        tx.execute(text(f"UPDATE transfer SET expiration = {past} WHERE transfer_key / 10000 = :key"), {"key": key})
-
-
 def outcome(script: Script) -> dict[str, Any]:
     """What became of each bulk: its end, its items and transfers in order, and every callback about it, in full."""
     found = {}
@@ -152,7 +142,7 @@ def play(script: Script, *, twice: bool) -> None:
     run()
     while script.answer():
         run()
-    expire_the_silent_one(script)
+    end_its_time(pipeline.engine, script.bulks["silent"]["bulkTransferId"])
     for _ in range(3):
         pipeline.tick()
         run()
